@@ -1,0 +1,1 @@
+//! Observation + cluster + policy → judged edges; keeps the ledger. The one place they meet.

@@ -1,0 +1,1 @@
+//! eBPF load, attach, follow interfaces, drain → observations.

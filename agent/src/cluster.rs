@@ -1,0 +1,1 @@
+//! What exists: pods, workloads, Services, nodes, policies, and who had which address when.

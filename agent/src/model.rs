@@ -1,0 +1,15 @@
+//! The vocabulary: plain types that every other part shares, and that import nothing of ours.
+
+pub mod cause;
+pub mod dialect;
+pub mod edge;
+pub mod endpoint;
+pub mod identity;
+pub mod labels;
+pub mod object;
+pub mod record;
+pub mod role;
+pub mod scenario;
+pub mod selector;
+pub mod time;
+pub mod verdict;

@@ -1,0 +1,205 @@
+//! Judged edges as the API serves them, JSON lines hold them and commands read them.
+//!
+//! The field names are an interface: other tools read them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::Cause;
+use super::edge::{Counters, Direction, OrientedBy, Protocol};
+use super::endpoint::{Endpoint, Party};
+use super::time::Timestamp;
+use super::verdict::{Decision, Judgement, Layer, Reason, Verdict};
+
+/// One end of an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartyRecord {
+    /// `Pod`, `Node`, `Service`, `External` or `Unknown`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The pod's, node's or Service's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// The workload's kind: `Deployment`, `StatefulSet` …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The labels that select the workload's pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub selector: BTreeMap<String, String>,
+    /// Why the type is `Unknown`: a stable code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<&Party> for PartyRecord {
+    fn from(party: &Party) -> Self {
+        let mut record = Self {
+            kind: party.endpoint.type_name().to_owned(),
+            address: party.address,
+            namespace: party.namespace().map(ToOwned::to_owned),
+            name: party.object().map(|object| object.name.to_string()),
+            workload: None,
+            workload_type: None,
+            node: None,
+            selector: BTreeMap::new(),
+            reason: None,
+        };
+        match &party.endpoint {
+            Endpoint::Pod(pod) => {
+                record.workload = Some(pod.workload.name.to_string());
+                record.workload_type = Some(pod.workload.kind.to_string());
+                record.node = pod.node.as_ref().map(ToString::to_string);
+                record.selector =
+                    pod.selector.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            }
+            Endpoint::Unknown(reason) => record.reason = Some(reason.code().to_owned()),
+            Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::External => {}
+        }
+        record
+    }
+}
+
+/// One direction's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    pub verdict: Verdict,
+    pub layer: Layer,
+    /// `Kind/namespace/name` of the deciding policy.
+    pub policy: Option<String>,
+    pub rule: Option<u32>,
+    /// The deciding peer's index in the rule's `from` or `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u32>,
+    /// In words.
+    pub reason: String,
+    /// Why it is `Unknown`: a stable code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+    /// The policies that isolate the pod, where none of their rules matches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub isolated_by: Vec<String>,
+}
+
+impl From<&Decision> for DecisionRecord {
+    fn from(decision: &Decision) -> Self {
+        let (unknown, isolated_by) = match &decision.reason {
+            Reason::Unknown(reason) => (Some(reason.code().to_owned()), Vec::new()),
+            Reason::NoRuleMatches { isolated_by, .. } => {
+                (None, isolated_by.iter().map(ToString::to_string).collect())
+            }
+            _ => (None, Vec::new()),
+        };
+        Self {
+            verdict: decision.verdict,
+            layer: decision.layer,
+            policy: decision.policy.as_ref().map(ToString::to_string),
+            rule: decision.rule,
+            peer: decision.peer,
+            reason: decision.reason.to_string(),
+            unknown,
+            isolated_by,
+        }
+    }
+}
+
+/// Both directions under one scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgementRecord {
+    pub verdict: Verdict,
+    pub egress: DecisionRecord,
+    pub ingress: DecisionRecord,
+}
+
+impl JudgementRecord {
+    /// The answer of one direction.
+    pub const fn of(&self, direction: Direction) -> &DecisionRecord {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+}
+
+impl From<&Judgement> for JudgementRecord {
+    fn from(judgement: &Judgement) -> Self {
+        Self {
+            verdict: judgement.verdict(),
+            egress: DecisionRecord::from(&*judgement.egress),
+            ingress: DecisionRecord::from(&*judgement.ingress),
+        }
+    }
+}
+
+/// One judged edge, as seen at one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRecord {
+    pub initiator: PartyRecord,
+    pub responder: PartyRecord,
+    /// The responder's port; for ICMP, type × 256 + code.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// At whose pod it was seen: `Egress` at the initiator's, `Ingress` at the responder's.
+    pub direction: Direction,
+    pub cause: Cause,
+    #[serde(flatten)]
+    pub counters: Counters,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
+    pub oriented_by: OrientedBy,
+    /// Whether packets of both directions were seen at the interface.
+    pub fully_visible: bool,
+    /// The VLAN id seen; 0 is untagged.
+    #[serde(default)]
+    pub vlan: u16,
+    /// By scenario name.
+    pub verdicts: BTreeMap<String, JudgementRecord>,
+}
+
+/// Something lost, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LossRecord {
+    /// Where: `parse`, `edge-map`, `orphan`, `join` …
+    pub stage: String,
+    pub reason: String,
+    pub packets: u64,
+    pub edges: u64,
+}
+
+/// From when to when an agent watched, and what was lost in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// Everything lost since the start; empty means nothing was.
+    pub losses: Vec<LossRecord>,
+    /// Local pods whose interface could not be seen: `namespace/name`.
+    pub unobserved: Vec<String>,
+}
+
+/// A scenario and what it assumes, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioRecord {
+    pub name: String,
+    pub description: String,
+}
+
+/// What `/api/v1/edges` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeList {
+    pub window: WindowRecord,
+    pub dialect: String,
+    pub scenarios: Vec<ScenarioRecord>,
+    /// Problems of the objects that verdicts rest on, one sentence each.
+    pub warnings: Vec<String>,
+    pub edges: Vec<EdgeRecord>,
+}

@@ -1,0 +1,314 @@
+//! Verdicts: three values, always with the reason. Logs, metrics, tables and JSON are made from these.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::edge::{Direction, Protocol};
+use super::object::ObjectRef;
+
+/// What a scenario would do with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Verdict {
+    Allow,
+    Deny,
+    /// We cannot know; the reason says why.
+    Unknown,
+}
+
+impl Verdict {
+    /// Both directions must allow: one denial denies whatever the other says.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deny, _) | (_, Self::Deny) => Self::Deny,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Allow, Self::Allow) => Self::Allow,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "Allow",
+            Self::Deny => "Deny",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The layer of policy that decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Layer {
+    /// No policy layer: nothing judges this direction.
+    #[serde(rename = "none")]
+    None,
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::NetworkPolicy => "NetworkPolicy",
+        })
+    }
+}
+
+/// Why no policy judges a direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NotJudged {
+    /// The end on this side is no pod.
+    NotAPod,
+    /// The pod on this side uses its node's network: policies never select it.
+    HostNetwork,
+    /// A pod that talks to itself.
+    SelfTraffic,
+    /// From the pod's own node, as kubelet's probes are.
+    FromOwnNode,
+    /// To the pod's own node, where the dialect does not judge it.
+    ToOwnNode,
+    /// Multicast, broadcast, neighbour discovery, MLD, DHCP.
+    LinkLocalProtocol,
+}
+
+impl fmt::Display for NotJudged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAPod => "this side is not a pod",
+            Self::HostNetwork => "this pod uses its node's network, policies never select it",
+            Self::SelfTraffic => "a pod talking to itself is not judged",
+            Self::FromOwnNode => "traffic from the pod's own node is always allowed",
+            Self::ToOwnNode => "traffic to the pod's own node is allowed in this dialect",
+            Self::LinkLocalProtocol => "multicast, broadcast, neighbour discovery and DHCP are not judged",
+        })
+    }
+}
+
+/// Why a verdict is `Unknown`: what we lacked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum UnknownReason {
+    /// An address inside the cluster's ranges that belongs to no object we know.
+    AddressUnjoined,
+    /// The address changed its owner while the packets were counted, and the owners differ in verdict.
+    AddressReused,
+    /// The pod has no address, and whether an ipBlock holds it decides.
+    AddressMissing,
+    /// An object could not be read, and the verdict depends on it.
+    ObjectInvalid { object: Arc<ObjectRef> },
+    /// A policy could not be read in this place, and the verdict depends on it.
+    PolicyInvalid { policy: Arc<ObjectRef>, field: Arc<str> },
+    /// The Service has no ready backend that we know.
+    NoBackends,
+    /// The Service's backends get different verdicts.
+    BackendsDiffer { allowed: u32, denied: u32, unknown: u32 },
+    /// The workload's pods get different verdicts.
+    PodsDiffer { allowed: u32, denied: u32, unknown: u32 },
+    /// NetworkPolicy leaves ICMP open, and the dialect does not say.
+    IcmpUndefined,
+    /// The dialect does not say how this case is treated.
+    DialectUndefined { switch: &'static str },
+    /// The cluster's objects are not all read yet.
+    NotSynced,
+    /// Source NAT hid the initiator.
+    Snat,
+    /// Who opened the connection is not known.
+    Unoriented,
+}
+
+impl UnknownReason {
+    /// A short, stable name for metric labels and JSON.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::AddressUnjoined => "address-unjoined",
+            Self::AddressReused => "address-reused",
+            Self::AddressMissing => "address-missing",
+            Self::ObjectInvalid { .. } => "object-invalid",
+            Self::PolicyInvalid { .. } => "policy-invalid",
+            Self::NoBackends => "no-backends",
+            Self::BackendsDiffer { .. } => "backends-differ",
+            Self::PodsDiffer { .. } => "pods-differ",
+            Self::IcmpUndefined => "icmp-undefined",
+            Self::DialectUndefined { .. } => "dialect-undefined",
+            Self::NotSynced => "not-synced",
+            Self::Snat => "snat",
+            Self::Unoriented => "unoriented",
+        }
+    }
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressUnjoined => {
+                f.write_str("the address is inside the cluster's ranges, but no object we know has it")
+            }
+            Self::AddressReused => f.write_str("the address changed its owner while packets were counted"),
+            Self::AddressMissing => f.write_str("the pod has no address, and an ipBlock decides"),
+            Self::ObjectInvalid { object } => write!(f, "{object} could not be read"),
+            Self::PolicyInvalid { policy, field } => write!(f, "{policy} could not be read at {field}"),
+            Self::NoBackends => f.write_str("the Service has no ready backend that is known"),
+            Self::BackendsDiffer { allowed, denied, unknown } => write!(
+                f,
+                "the Service's backends differ: {allowed} allowed, {denied} denied, {unknown} unknown"
+            ),
+            Self::PodsDiffer { allowed, denied, unknown } => {
+                write!(f, "the workload's pods differ: {allowed} allowed, {denied} denied, {unknown} unknown")
+            }
+            Self::IcmpUndefined => f.write_str("NetworkPolicy leaves ICMP of an isolated pod open"),
+            Self::DialectUndefined { switch } => write!(f, "the dialect does not say: {switch}"),
+            Self::NotSynced => f.write_str("the cluster's objects are not all read yet"),
+            Self::Snat => f.write_str("source NAT hid who opened the connection"),
+            Self::Unoriented => f.write_str("who opened the connection is not known"),
+        }
+    }
+}
+
+/// The rule that came closest to allowing what was denied, and what it lacked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NearestMiss {
+    pub policy: Arc<ObjectRef>,
+    /// The rule's index in the direction's list.
+    pub rule: u32,
+    /// The index in `from` or `to` that matched, or came closest; `None` if the rule has no peer list.
+    pub peer: Option<u32>,
+    pub lacks: Miss,
+}
+
+/// What a rule lacked to allow a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Miss {
+    /// The peer matches, the port or protocol does not.
+    Port { asked: u16, protocol: Protocol, allowed: Arc<str> },
+    /// The port matches and the peer's namespace does, its labels do not.
+    PodLabels { selector: Arc<str> },
+    /// The port matches, the peer's namespace does not.
+    NamespaceLabels { selector: Arc<str> },
+    /// The port matches; the address is outside the block, or in its `except`.
+    IpBlock { block: Arc<str> },
+    /// Neither the peer nor the port matches.
+    PeerAndPort,
+}
+
+impl fmt::Display for NearestMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rule {}", self.policy, self.rule)?;
+        match &self.lacks {
+            Miss::Port { asked, protocol, allowed } => {
+                write!(f, " would match but for the port: {asked}/{protocol} is not in [{allowed}]")
+            }
+            Miss::PodLabels { selector } => {
+                write!(f, " would match but for the peer's labels: they are not {selector}")
+            }
+            Miss::NamespaceLabels { selector } => {
+                write!(f, " would match but for the peer's namespace: it is not {selector}")
+            }
+            Miss::IpBlock { block } => write!(f, " would match but for the address: it is not in {block}"),
+            Miss::PeerAndPort => f.write_str(" matches neither the peer nor the port"),
+        }
+    }
+}
+
+/// Why a direction got its verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Allow: no policy judges it.
+    NotJudged(NotJudged),
+    /// Allow: no policy isolates the pod in this direction.
+    NotIsolated,
+    /// Allow or deny: the rule named in the decision matched.
+    Rule,
+    /// Allow: the scenario assumes it (`dns`).
+    Assumed(super::scenario::Assumption),
+    /// Deny: policies isolate the pod, and no rule of theirs matches.
+    NoRuleMatches { isolated_by: Arc<[ObjectRef]>, nearest: Option<Box<NearestMiss>> },
+    /// Unknown.
+    Unknown(UnknownReason),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJudged(why) => write!(f, "{why}"),
+            Self::NotIsolated => f.write_str("no policy isolates the pod in this direction"),
+            Self::Rule => f.write_str("the rule matches"),
+            Self::Assumed(assumption) => write!(f, "assumed allowed: {assumption}"),
+            Self::NoRuleMatches { isolated_by, nearest } => {
+                f.write_str("isolated by ")?;
+                for (at, policy) in isolated_by.iter().enumerate() {
+                    let comma = if at == 0 { "" } else { ", " };
+                    write!(f, "{comma}{policy}")?;
+                }
+                f.write_str("; no rule matches")?;
+                match nearest {
+                    Some(nearest) => write!(f, " (nearest: {nearest})"),
+                    None => Ok(()),
+                }
+            }
+            Self::Unknown(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+/// One direction's answer, with what decided it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Decision {
+    pub direction: Direction,
+    pub verdict: Verdict,
+    pub layer: Layer,
+    /// The policy that decided: the one whose rule matched, or the first (by name) that isolates.
+    pub policy: Option<Arc<ObjectRef>>,
+    /// The deciding rule's index in the direction's list.
+    pub rule: Option<u32>,
+    /// The deciding peer's index in that rule's `from` or `to`; `None` where the rule names no peer.
+    pub peer: Option<u32>,
+    pub reason: Reason,
+}
+
+/// Both directions of one connection under one scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    pub egress: Arc<Decision>,
+    pub ingress: Arc<Decision>,
+}
+
+impl Judgement {
+    /// Allowed only where both directions allow.
+    pub fn verdict(&self) -> Verdict {
+        self.egress.verdict.and(self.ingress.verdict)
+    }
+
+    /// The answer of one direction.
+    pub const fn of(&self, direction: Direction) -> &Arc<Decision> {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict::{Allow, Deny, Unknown};
+
+    #[test]
+    fn one_denial_denies_and_only_two_allows_allow() {
+        for (a, b, both) in [
+            (Allow, Allow, Allow),
+            (Allow, Unknown, Unknown),
+            (Unknown, Deny, Deny),
+            (Deny, Allow, Deny),
+            (Unknown, Unknown, Unknown),
+        ] {
+            assert_eq!(a.and(b), both);
+            assert_eq!(b.and(a), both);
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! What the kernel side and the agent share.
+#![no_std]
