@@ -1,41 +1,28 @@
 //! Policies: API types in, compiled tiers, verdicts out. Pure: no I/O, no clock, no Kubernetes client.
+//!
+//! An API object becomes a [`Policy`] once; whatever of it the API server would refuse is a [`Fault`] inside.
+//! A [`Judge`] compiles the policies of one scenario into tiers and answers for connections. Evaluation is
+//! three-valued throughout: a field that could not be read may say anything, and the verdict is `Unknown`
+//! exactly where that could change it.
 
-use std::sync::Arc;
+mod cache;
+mod compile;
+mod default_deny;
+mod evaluate;
+mod explain;
+mod fault;
+mod judge;
+mod nearest;
+mod network_policy;
+mod prefix;
+mod spec;
+mod tier;
+mod tri;
 
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
+pub use fault::Fault;
+pub use judge::Judge;
+pub use spec::Policy;
 
-use crate::model::object::ObjectRef;
-
-/// Something in a policy that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub field: String,
-    pub message: String,
-}
-
-/// One policy.
-#[derive(Debug)]
-pub struct Policy {
-    reference: Arc<ObjectRef>,
-    faults: Vec<Fault>,
-}
-
-impl Policy {
-    pub fn from_network_policy_with(policy: &NetworkPolicy, faults: Vec<Fault>) -> Self {
-        let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
-        let name = policy.metadata.name.as_deref().unwrap_or_default();
-        Self { reference: Arc::new(ObjectRef::namespaced("NetworkPolicy", namespace, name)), faults }
-    }
-
-    pub fn unreadable(reference: ObjectRef, fault: Fault) -> Self {
-        Self { reference: Arc::new(reference), faults: vec![fault] }
-    }
-
-    pub fn reference(&self) -> &Arc<ObjectRef> {
-        &self.reference
-    }
-
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
-    }
-}
+#[cfg(test)]
+mod tests;
