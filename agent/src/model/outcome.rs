@@ -53,6 +53,11 @@ const fn has_handshake(protocol: Protocol) -> bool {
 pub struct Pending(u64);
 
 impl Pending {
+    /// Whether nothing waits.
+    pub const fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
     /// The outcome of the next interval of the edge.
     pub fn advance(&mut self, protocol: Protocol, delta: &Counters, fully_visible: bool) -> Outcome {
         let mut outcome = Outcome::answered(protocol, delta, fully_visible);

@@ -167,7 +167,7 @@ pub struct EdgeRecord {
 
 impl EdgeRecord {
     /// The record of an edge, with the answer of each scenario by its name.
-    pub fn new<'a>(edge: &Edge, judgements: impl Iterator<Item = (&'a str, &'a Judgement)>) -> Self {
+    pub fn new<'a>(edge: &Edge, judgements: impl Iterator<Item = (&'static str, &'a Judgement)>) -> Self {
         Self {
             initiator: PartyRecord::from(&edge.initiator),
             responder: PartyRecord::from(&edge.responder),
@@ -181,7 +181,9 @@ impl EdgeRecord {
             oriented_by: edge.oriented_by,
             fully_visible: edge.fully_visible,
             vlan: edge.vlan,
-            verdicts: judgements.map(|(name, given)| (name.to_owned(), JudgementRecord::from(given))).collect(),
+            verdicts: judgements
+                .map(|(name, given)| (name.to_owned(), JudgementRecord::from(given)))
+                .collect(),
         }
     }
 }
