@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-#[expect(clippy::literal_string_with_formatting_args, reason = "indicatif's own template language")]
 const TEMPLATE: &str = "{spinner} {pos}/{len} {wide_msg}";
 
 /// Shows one step at a time: as a bar on a terminal, else as lines, or not at all.
