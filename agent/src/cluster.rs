@@ -1,1 +1,11 @@
 //! What exists: pods, workloads, Services, nodes, policies, and who had which address when.
+//!
+//! Sources (the Kubernetes API, [`manifests`]) turn API objects into [`Object`]s once; the [`index`] keeps
+//! them and answers what an address was at a time.
+
+pub mod index;
+pub mod manifests;
+pub mod object;
+mod roles;
+
+pub use object::{Object, ObjectError};

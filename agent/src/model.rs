@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod labels;
 pub mod object;
+pub mod outcome;
 pub mod record;
 pub mod role;
 pub mod scenario;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::Cause;
+use super::endpoint::{Connection, Party};
 use super::time::Timestamp;
 
 /// A transport protocol that policies know, and ICMP, which most of them do not.
@@ -229,6 +231,55 @@ pub struct Observation {
     pub fully_visible: bool,
     /// The VLAN id seen; 0 is untagged.
     pub vlan: u16,
+}
+
+/// One edge with its ends as they were at the time. A live edge and a recorded edge are this one type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    pub initiator: Party,
+    pub responder: Party,
+    /// The responder's port; for ICMP, type × 256 + code.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// At whose pod it was seen.
+    pub direction: Direction,
+    pub cause: Cause,
+    pub counters: Counters,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
+    pub oriented_by: OrientedBy,
+    /// Whether packets of both directions were seen at the interface.
+    pub fully_visible: bool,
+    /// The VLAN id seen; 0 is untagged.
+    pub vlan: u16,
+}
+
+impl Edge {
+    /// The question that a judge answers.
+    pub const fn connection(&self) -> Connection<'_> {
+        Connection {
+            initiator: &self.initiator,
+            responder: &self.responder,
+            port: self.port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// The end whose pod saw it: the subject of its direction.
+    pub const fn subject(&self) -> &Party {
+        match self.direction {
+            Direction::Egress => &self.initiator,
+            Direction::Ingress => &self.responder,
+        }
+    }
+
+    /// The other end.
+    pub const fn peer(&self) -> &Party {
+        match self.direction {
+            Direction::Egress => &self.responder,
+            Direction::Ingress => &self.initiator,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
-use super::edge::{Counters, Direction, OrientedBy, Protocol};
+use super::edge::{Counters, Direction, Edge, OrientedBy, Protocol};
 use super::endpoint::{Endpoint, Party};
 use super::time::Timestamp;
 use super::verdict::{Decision, Judgement, Layer, Reason, Verdict};
@@ -163,6 +163,29 @@ pub struct EdgeRecord {
     pub vlan: u16,
     /// By scenario name.
     pub verdicts: BTreeMap<String, JudgementRecord>,
+}
+
+impl EdgeRecord {
+    /// The record of an edge, with the answer of each scenario by its name.
+    pub fn new<'a>(edge: &Edge, judgements: impl Iterator<Item = (&'static str, &'a Judgement)>) -> Self {
+        Self {
+            initiator: PartyRecord::from(&edge.initiator),
+            responder: PartyRecord::from(&edge.responder),
+            port: edge.port,
+            protocol: edge.protocol,
+            direction: edge.direction,
+            cause: edge.cause,
+            counters: edge.counters,
+            first_seen: edge.first_seen,
+            last_seen: edge.last_seen,
+            oriented_by: edge.oriented_by,
+            fully_visible: edge.fully_visible,
+            vlan: edge.vlan,
+            verdicts: judgements
+                .map(|(name, given)| (name.to_owned(), JudgementRecord::from(given)))
+                .collect(),
+        }
+    }
 }
 
 /// Something lost, and how much of it.

@@ -1,0 +1,339 @@
+//! The auditor: takes observations and news of the cluster in order, and keeps the judged ledger.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use super::binding::Bindings;
+use super::cause::classify;
+use super::join::{Ends, Joined, join};
+use super::ledger::{Entry, Ledger};
+use super::waiting::Waiting;
+use crate::cluster::Object;
+use crate::cluster::index::Index;
+use crate::model::dialect::Dialect;
+use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation};
+use crate::model::endpoint::{Connection, Party, Pod};
+use crate::model::object::WorkloadRef;
+use crate::model::outcome::Outcome;
+use crate::model::record::{EdgeRecord, LossRecord};
+use crate::model::scenario::Scenario;
+use crate::model::time::Timestamp;
+use crate::model::verdict::{Judgement, UnknownReason};
+use crate::policy::Judge;
+
+/// What an auditor is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node whose pods are local; without it, any pod with an interface is.
+    pub node: Option<Arc<str>>,
+    pub dialect: Dialect,
+    pub scenarios: Vec<Scenario>,
+    /// The most edges that the ledger keeps.
+    pub most_edges: usize,
+}
+
+/// What one observation added to one edge, judged: what counters are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    pub edge: &'a Edge,
+    /// What became of connections in the interval; `edge.counters` has the sums.
+    pub outcome: Outcome,
+    pub scenarios: &'a [Scenario],
+    /// One for each scenario.
+    pub judgements: &'a [Judgement],
+}
+
+/// Takes what was judged, as it is judged: metrics and logs.
+pub trait Recorder {
+    fn judged(&mut self, judged: Judged<'_>);
+}
+
+/// Losses of this part: what could not be joined or kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Losses {
+    ledger_full: (u64, u64),
+    waiting_full: (u64, u64),
+}
+
+/// How many edges of the ledger are judged again in one go: about 10 ms of work, so that reading goes on.
+const REJUDGE_SLICE: usize = 10_000;
+
+/// Joins, judges and keeps. Owned by one task; nothing in it blocks.
+pub struct Auditor {
+    settings: Settings,
+    index: Index,
+    judges: Vec<Judge>,
+    generation: u64,
+    bindings: Bindings,
+    ledger: Ledger,
+    waiting: Waiting,
+    /// Where re-judging the ledger stands, while it does.
+    rejudge_from: Option<usize>,
+    losses: Losses,
+}
+
+impl Auditor {
+    /// An auditor that knows nothing yet: everything it sees waits until the first [`Auditor::reset`].
+    pub fn new(settings: Settings, index: Index) -> Self {
+        let mut auditor = Self {
+            ledger: Ledger::new(settings.most_edges),
+            // Waiting is short; a node does not see more unknown peers than edges.
+            waiting: Waiting::new(settings.most_edges),
+            settings,
+            index,
+            judges: Vec::new(),
+            generation: 0,
+            bindings: Bindings::default(),
+            rejudge_from: None,
+            losses: Losses::default(),
+        };
+        auditor.compile();
+        auditor
+    }
+
+    /// The cluster's objects are now exactly these.
+    pub fn reset(&mut self, objects: Vec<Object>, now: Timestamp, recorder: &mut dyn Recorder) {
+        let before: Vec<Arc<Pod>> = self.index.pods().map(Arc::clone).collect();
+        self.index.reset(objects, now);
+        for pod in before {
+            if self.index.pod(&pod.namespace, &pod.name).is_none_or(|now| now.uid != pod.uid) {
+                self.bindings.pod_gone(&pod);
+            }
+        }
+        if self.index.policy_generation() != self.generation {
+            self.compile();
+            self.rejudge_from = Some(0);
+        }
+        self.bind_routes(now);
+        self.retry(now, recorder);
+    }
+
+    fn compile(&mut self) {
+        let policies = self.index.policies();
+        self.generation = self.index.policy_generation();
+        let compile = |scenario| Judge::new(&policies, self.settings.dialect, scenario);
+        self.judges = self.settings.scenarios.iter().map(compile).collect();
+    }
+
+    /// An interface is there; `routed` are the addresses that the node routes to it.
+    pub fn interface(
+        &mut self,
+        index: IfIndex,
+        since: Timestamp,
+        routed: Vec<std::net::IpAddr>,
+        now: Timestamp,
+    ) {
+        self.bindings.seen(index, since, routed);
+        self.bind_routes(now);
+    }
+
+    /// An interface is gone.
+    pub fn interface_gone(&mut self, index: IfIndex) {
+        self.bindings.gone(index);
+    }
+
+    /// Binds interfaces to pods by the node's routes, so that a pod without traffic counts as observed.
+    fn bind_routes(&mut self, now: Timestamp) {
+        for (index, address) in self.bindings.unbound_routes() {
+            if let Some(pod) = self.index.initiator_at(address, now).as_pod() {
+                // A pod that must wait is tried again with the next news.
+                let _claim = self.bindings.claim(index, address, pod, now);
+            }
+        }
+    }
+
+    /// Takes what was counted since the last reading.
+    pub fn observe(&mut self, seen: &[Observation], now: Timestamp, recorder: &mut dyn Recorder) {
+        for seen in seen {
+            match join(&self.index, &mut self.bindings, seen, now) {
+                Joined::Now(ends) => self.commit(seen, ends, recorder),
+                Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
+                Joined::Wait(_) => {
+                    if !self.waiting.hold(*seen, now) {
+                        lose(&mut self.losses.waiting_full, &seen.delta);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A reading is whole: attempts that nobody answered in it are counted as such.
+    pub fn end_reading(&mut self, recorder: &mut dyn Recorder) {
+        let scenarios = &self.settings.scenarios;
+        self.ledger.end_reading(|Entry { edge, judgements, .. }, outcome| {
+            recorder.judged(Judged { edge, outcome, scenarios, judgements });
+        });
+    }
+
+    /// Goes on with what takes time: joins what waits, and judges a slice of the ledger again. Returns
+    /// whether more re-judging is left.
+    pub fn tick(&mut self, now: Timestamp, recorder: &mut dyn Recorder) -> bool {
+        self.retry(now, recorder);
+        self.rejudge_slice()
+    }
+
+    fn retry(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
+        for (seen, since) in self.waiting.take() {
+            match join(&self.index, &mut self.bindings, &seen, now) {
+                Joined::Now(ends) => self.commit(&seen, ends, recorder),
+                Joined::Either(before, after) => self.commit_either(&seen, before, after, recorder),
+                Joined::Wait(ends) if Waiting::is_over(since, now) => self.commit(&seen, ends, recorder),
+                Joined::Wait(_) => self.waiting.put_back(seen, since),
+            }
+        }
+    }
+
+    /// The address had two owners in the interval. It is the later one's if that makes no difference.
+    fn commit_either(&mut self, seen: &Observation, before: Ends, after: Ends, recorder: &mut dyn Recorder) {
+        let mut verdicts = |ends: &Ends| -> Vec<_> {
+            let connection = connection(ends, seen);
+            self.judges
+                .iter_mut()
+                .map(|judge| judge.judge(&connection).of(seen.key.direction).verdict)
+                .collect()
+        };
+        let ends = if verdicts(&before) == verdicts(&after) { after } else { reused(seen, after) };
+        self.commit(seen, ends, recorder);
+    }
+
+    fn commit(&mut self, seen: &Observation, ends: Ends, recorder: &mut dyn Recorder) {
+        let cause = classify(&connection(&ends, seen));
+        let edge = Edge {
+            initiator: ends.initiator,
+            responder: ends.responder,
+            port: seen.key.port,
+            protocol: seen.key.protocol,
+            direction: seen.key.direction,
+            cause,
+            counters: seen.delta,
+            first_seen: seen.first_seen,
+            last_seen: seen.last_seen,
+            oriented_by: seen.oriented_by,
+            fully_visible: seen.fully_visible,
+            vlan: seen.vlan,
+        };
+        let judges = &mut self.judges;
+        let entry = self.ledger.add(edge, self.generation, |edge| judge_all(judges, edge));
+        let Some((Entry { edge, judgements, .. }, outcome)) = entry else {
+            lose(&mut self.losses.ledger_full, &seen.delta);
+            return;
+        };
+        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, judgements });
+    }
+
+    fn rejudge_slice(&mut self) -> bool {
+        let Some(from) = self.rejudge_from else { return false };
+        for entry in self.ledger.slice_mut(from, REJUDGE_SLICE) {
+            if entry.generation != self.generation {
+                entry.judgements = judge_all(&mut self.judges, &entry.edge);
+                entry.generation = self.generation;
+            }
+        }
+        let next = from + REJUDGE_SLICE;
+        self.rejudge_from = (next < self.ledger.len()).then_some(next);
+        self.rejudge_from.is_some()
+    }
+
+    /// Forgets edges last seen before `time`, and what the index kept for them.
+    pub fn forget_before(&mut self, time: Timestamp) -> usize {
+        self.index.forget_before(time);
+        let forgotten = self.ledger.forget_before(time);
+        if forgotten > 0 && self.rejudge_from.is_some() {
+            // The order of entries changed under the slices.
+            self.rejudge_from = Some(0);
+        }
+        forgotten
+    }
+
+    /// Every edge of the ledger, as the API serves it. Edges that a re-judge has not reached yet are judged
+    /// now: an answer never mixes generations.
+    pub fn records(&mut self) -> Vec<EdgeRecord> {
+        while self.rejudge_slice() {}
+        let scenarios = &self.settings.scenarios;
+        let record = |entry: &Entry| {
+            EdgeRecord::new(&entry.edge, scenarios.iter().map(Scenario::name).zip(&entry.judgements))
+        };
+        self.ledger.entries().map(record).collect()
+    }
+
+    /// The ledger, for figures that are computed when they are asked for.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What the cluster is known to hold.
+    pub const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How many edges wait for an end to become known.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Pods of this node that have no interface that we see: what they do is not observed.
+    pub fn unobserved(&self) -> Vec<Arc<Pod>> {
+        let Some(node) = &self.settings.node else { return Vec::new() };
+        let unseen = |pod: &Arc<Pod>| {
+            !pod.host_network
+                && !pod.from_template
+                && !pod.addresses.is_empty()
+                && !self.bindings.is_observed(pod)
+        };
+        self.index.pods_on(node).into_iter().filter(unseen).collect()
+    }
+
+    /// The workloads that have pods now, so that metrics of others can go.
+    pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
+        self.index.pods().map(|pod| pod.workload.clone()).collect()
+    }
+
+    /// What this part lost.
+    pub fn losses(&self) -> Vec<LossRecord> {
+        let loss = |stage: &str, reason: &str, (edges, packets): (u64, u64)| LossRecord {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            packets,
+            edges,
+        };
+        vec![
+            loss("join", "waiting-full", self.losses.waiting_full),
+            loss("ledger", "full", self.losses.ledger_full),
+        ]
+    }
+}
+
+const fn connection<'a>(ends: &'a Ends, seen: &Observation) -> Connection<'a> {
+    Connection {
+        initiator: &ends.initiator,
+        responder: &ends.responder,
+        port: seen.key.port,
+        protocol: seen.key.protocol,
+    }
+}
+
+/// The ends with the one that changed owner made unknown.
+fn reused(seen: &Observation, ends: Ends) -> Ends {
+    let unknown = |party: &Party| Party::unknown(party.address, UnknownReason::AddressReused);
+    match seen.key.direction {
+        Direction::Egress => Ends { responder: unknown(&ends.responder), ..ends },
+        Direction::Ingress => Ends { initiator: unknown(&ends.initiator), ..ends },
+    }
+}
+
+fn judge_all(judges: &mut [Judge], edge: &Edge) -> Vec<Judgement> {
+    judges.iter_mut().map(|judge| judge.judge(&edge.connection())).collect()
+}
+
+fn lose((edges, packets): &mut (u64, u64), delta: &Counters) {
+    *edges += 1;
+    *packets += delta.packets();
+}
+
+#[cfg(test)]
+mod tests;

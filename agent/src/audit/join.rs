@@ -1,0 +1,122 @@
+//! Who the two addresses of an observation were, when its packets passed.
+
+use std::net::IpAddr;
+
+use super::binding::{Bindings, Claim, PodKey};
+use crate::cluster::index::Index;
+use crate::model::edge::{Direction, Observation};
+use crate::model::endpoint::{Endpoint, Party};
+use crate::model::time::Timestamp;
+use crate::model::verdict::UnknownReason;
+
+/// Both ends of an observation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    pub initiator: Party,
+    pub responder: Party,
+}
+
+/// What joining gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joined {
+    /// Both ends are known, or known to be unknowable.
+    Now(Ends),
+    /// The address of one end passed from one owner to another in the interval: one of the two.
+    Either(Ends, Ends),
+    /// An end may still become known. What it is held for meanwhile.
+    Wait(Ends),
+}
+
+/// The pod at the interface, and whether its address was one that the node routes elsewhere.
+struct Local {
+    party: Party,
+    settled: bool,
+}
+
+/// Joins an observation with what the index knows at `now`.
+pub fn join(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Timestamp) -> Joined {
+    let key = &seen.key;
+    let local = local_end(index, bindings, seen, now);
+    let remote_at = |time| match key.direction {
+        Direction::Egress => index.party_at(key.responder, key.port, key.protocol, time),
+        Direction::Ingress => index.initiator_at(key.initiator, time),
+    };
+    let remote_address = match key.direction {
+        Direction::Egress => key.responder,
+        Direction::Ingress => key.initiator,
+    };
+    let (remote, settled) = settle(remote_at(seen.last_seen), || remote_at(now));
+    let ends = |remote: Party| match key.direction {
+        Direction::Egress => Ends { initiator: local.party.clone(), responder: remote },
+        Direction::Ingress => Ends { initiator: remote, responder: local.party.clone() },
+    };
+    if !(settled && local.settled) {
+        return Joined::Wait(ends(remote));
+    }
+    // The delta's packets lie after the last reading, and not before the edge's first packet.
+    let from = seen.read_from.max(seen.first_seen).min(seen.last_seen);
+    let changed = |address| index.owner_changed(address, from, seen.last_seen);
+    if changed(remote_address) {
+        let before = remote_at(from);
+        if before.endpoint != remote.endpoint {
+            return Joined::Either(ends(before), ends(remote));
+        }
+    }
+    // The interface says whose packets they are, but not which labels the pod had then.
+    if changed(key.local())
+        && let before = index.initiator_at(key.local(), from)
+        && is_same_pod(&before, &local.party)
+        && before.endpoint != local.party.endpoint
+    {
+        let after = ends(remote);
+        let before = match key.direction {
+            Direction::Egress => Ends { initiator: before, ..after.clone() },
+            Direction::Ingress => Ends { responder: before, ..after.clone() },
+        };
+        return Joined::Either(before, after);
+    }
+    Joined::Now(ends(remote))
+}
+
+fn is_same_pod(a: &Party, b: &Party) -> bool {
+    matches!((a.as_pod(), b.as_pod()), (Some(a), Some(b)) if PodKey::of(a) == PodKey::of(b))
+}
+
+/// What an address was at the time of its packets; what it is now, if that was not known yet: the first
+/// packets of a pod precede its `status.podIP`.
+fn settle(then: Party, now: impl FnOnce() -> Party) -> (Party, bool) {
+    if !is_unjoined(&then) {
+        return (then, true);
+    }
+    let now = now();
+    let settled = !is_unjoined(&now);
+    (now, settled)
+}
+
+fn is_unjoined(party: &Party) -> bool {
+    matches!(party.endpoint, Endpoint::Unknown(UnknownReason::AddressUnjoined))
+}
+
+fn local_end(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Timestamp) -> Local {
+    let address = seen.key.local();
+    // Late news: at the time of the packets the old owner may still be recorded; now the new one is.
+    for time in [seen.last_seen, now] {
+        let party = index.initiator_at(address, time);
+        match &party.endpoint {
+            Endpoint::Pod(pod) => match bindings.claim(seen.key.interface, address, pod, now) {
+                Claim::Owner => return Local { party, settled: true },
+                Claim::Wait => {}
+                Claim::Foreign => return Local { party: unjoined(address), settled: true },
+            },
+            Endpoint::Unknown(reason) if *reason != UnknownReason::AddressUnjoined => {
+                return Local { party, settled: true };
+            }
+            _ => {}
+        }
+    }
+    Local { party: unjoined(address), settled: false }
+}
+
+const fn unjoined(address: IpAddr) -> Party {
+    Party::unknown(Some(address), UnknownReason::AddressUnjoined)
+}

@@ -1,0 +1,305 @@
+//! The ledger: every edge seen, who its ends were then, and what each scenario says of it now.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashSet};
+
+use super::binding::PodKey;
+use crate::model::edge::{Counters, Direction, Edge, Protocol};
+use crate::model::endpoint::{Endpoint, Party};
+use crate::model::identity::IdentityId;
+use crate::model::outcome::{Outcome, Pending};
+use crate::model::time::Timestamp;
+use crate::model::verdict::{Judgement, UnknownReason};
+
+/// Who an end was, as far as it makes another edge: a pod with other labels is another owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Pod(PodKey, IdentityId),
+    Node(Arc<str>),
+    Service(Arc<str>, Arc<str>),
+    External,
+    Unknown(UnknownReason),
+}
+
+impl Owner {
+    fn of(party: &Party) -> Self {
+        match &party.endpoint {
+            Endpoint::Pod(pod) => Self::Pod(PodKey::of(pod), pod.identity.id),
+            Endpoint::Node(name) => Self::Node(Arc::clone(name)),
+            Endpoint::Service(service) => {
+                Self::Service(Arc::clone(&service.namespace), Arc::clone(&service.name))
+            }
+            Endpoint::External => Self::External,
+            Endpoint::Unknown(reason) => Self::Unknown(reason.clone()),
+        }
+    }
+}
+
+/// What makes an edge of the ledger one edge. Not the interface: a pod may get a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EdgeId {
+    direction: Direction,
+    initiator: (Option<IpAddr>, Owner),
+    responder: (Option<IpAddr>, Owner),
+    port: u16,
+    protocol: Protocol,
+}
+
+impl EdgeId {
+    pub fn of(edge: &Edge) -> Self {
+        Self {
+            direction: edge.direction,
+            initiator: (edge.initiator.address, Owner::of(&edge.initiator)),
+            responder: (edge.responder.address, Owner::of(&edge.responder)),
+            port: edge.port,
+            protocol: edge.protocol,
+        }
+    }
+}
+
+/// An edge and what was answered of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub edge: Edge,
+    /// One for each scenario, in their order.
+    pub judgements: Vec<Judgement>,
+    /// The generation of policies that `judgements` were made with.
+    pub generation: u64,
+    /// Attempts whose answer may still come.
+    pending: Pending,
+    /// The reading that brought the last of its counts.
+    reading: u64,
+}
+
+/// Every edge seen, bounded.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: IndexMap<EdgeId, Entry, FxBuildHasher>,
+    /// Edges with attempts that wait for their answer.
+    unanswered: FxHashSet<EdgeId>,
+    most: usize,
+    reading: u64,
+}
+
+impl Ledger {
+    /// An empty ledger that holds at most `most` edges.
+    pub fn new(most: usize) -> Self {
+        Self { entries: IndexMap::default(), unanswered: FxHashSet::default(), most, reading: 0 }
+    }
+
+    /// Adds what an edge counted: `edge.counters` is the delta. A new edge is judged with `judge`, and so is one
+    /// whose Service got other backends. Returns its entry and what became of the connections, or nothing if
+    /// the ledger is full.
+    pub fn add(
+        &mut self,
+        edge: Edge,
+        generation: u64,
+        judge: impl FnOnce(&Edge) -> Vec<Judgement>,
+    ) -> Option<(&Entry, Outcome)> {
+        let id = EdgeId::of(&edge);
+        let delta = edge.counters;
+        let at = match self.entries.get_index_of(&id) {
+            Some(at) => {
+                let (_, entry) = self.entries.get_index_mut(at)?;
+                entry.absorb(edge, generation, judge);
+                at
+            }
+            None if self.entries.len() >= self.most => return None,
+            None => {
+                let judgements = judge(&edge);
+                let entry = Entry { edge, judgements, generation, pending: Pending::default(), reading: 0 };
+                self.entries.insert_full(id, entry).0
+            }
+        };
+        let (id, entry) = self.entries.get_index_mut(at)?;
+        entry.reading = self.reading;
+        let outcome = entry.advance(&delta);
+        if entry.pending.is_empty() {
+            self.unanswered.remove(id);
+        } else if !self.unanswered.contains(id) {
+            self.unanswered.insert(id.clone());
+        }
+        Some((&*entry, outcome))
+    }
+
+    /// A reading is whole: attempts that waited for an answer through all of it have none. `failed` is given
+    /// each edge with such.
+    pub fn end_reading(&mut self, mut failed: impl FnMut(&Entry, Outcome)) {
+        let (entries, reading) = (&mut self.entries, self.reading);
+        self.unanswered.retain(|id| {
+            let Some(entry) = entries.get_mut(id) else { return false };
+            if entry.reading != reading {
+                let outcome = entry.advance(&Counters::default());
+                failed(entry, outcome);
+            }
+            !entry.pending.is_empty()
+        });
+        self.reading += 1;
+    }
+
+    /// All entries, in no order that means anything.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The entries from the `from`-th on, at most `count` of them, to be judged again.
+    pub fn slice_mut(&mut self, from: usize, count: usize) -> impl Iterator<Item = &mut Entry> {
+        let end = from.saturating_add(count).min(self.entries.len());
+        let start = from.min(end);
+        self.entries.get_range_mut(start..end).into_iter().flat_map(|slice| slice.values_mut())
+    }
+
+    /// Forgets edges last seen before `time`, and returns how many.
+    pub fn forget_before(&mut self, time: Timestamp) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| entry.edge.last_seen >= time);
+        self.unanswered.retain(|id| self.entries.contains_key(id));
+        before - self.entries.len()
+    }
+
+    /// How many edges there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Entry {
+    fn advance(&mut self, delta: &Counters) -> Outcome {
+        self.pending.advance(self.edge.protocol, delta, self.edge.fully_visible)
+    }
+
+    fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Vec<Judgement>) {
+        let edge = &mut self.edge;
+        let moved = edge.initiator.endpoint != seen.initiator.endpoint
+            || edge.responder.endpoint != seen.responder.endpoint;
+        edge.counters = edge.counters.plus(seen.counters);
+        edge.first_seen = edge.first_seen.min(seen.first_seen);
+        edge.last_seen = edge.last_seen.max(seen.last_seen);
+        edge.fully_visible |= seen.fully_visible;
+        edge.vlan = seen.vlan;
+        if moved || self.generation != generation {
+            edge.cause = seen.cause;
+            edge.initiator = seen.initiator;
+            edge.responder = seen.responder;
+            self.judgements = judge(&self.edge);
+            self.generation = generation;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::cause::Cause;
+    use crate::model::edge::OrientedBy;
+    use crate::model::endpoint::Pod;
+    use crate::model::identity::{IdentityParts, Interner};
+    use crate::model::labels::Labels;
+    use crate::model::object::WorkloadRef;
+    use crate::model::role::Roles;
+
+    /// A pod without an address; every call gives it an identity of its own interner.
+    pub(in crate::audit) fn mk_pod(namespace: &str, name: &str) -> Party {
+        mk_pod_with_roles(namespace, name, Roles::NONE)
+    }
+
+    pub(in crate::audit) fn mk_pod_with_roles(namespace: &str, name: &str, roles: Roles) -> Party {
+        let labels: Labels = [("app", name)].into_iter().collect();
+        let parts = IdentityParts {
+            namespace: namespace.into(),
+            namespace_labels: Labels::default(),
+            labels: labels.clone(),
+            service_account: "default".into(),
+            named_ports: Vec::new(),
+            roles,
+        };
+        let pod = Pod {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: "".into(),
+            identity: Interner::default().intern(parts),
+            workload: WorkloadRef::new("Deployment", namespace, name),
+            owners: Arc::default(),
+            selector: labels,
+            node: None,
+            host_network: false,
+            addresses: Arc::default(),
+            from_template: false,
+        };
+        Party::pod(Arc::new(pod), None)
+    }
+
+    pub(in crate::audit) fn mk_edge(initiator: Party, responder: Party, port: u16) -> Edge {
+        Edge {
+            initiator,
+            responder,
+            port,
+            protocol: Protocol::Tcp,
+            direction: Direction::Egress,
+            cause: Cause::SameNamespace,
+            counters: Counters { attempts: 1, accepted: 1, ..Counters::default() },
+            first_seen: Timestamp::from_nanos(5),
+            last_seen: Timestamp::from_nanos(9),
+            oriented_by: OrientedBy::Handshake,
+            fully_visible: true,
+            vlan: 0,
+        }
+    }
+
+    #[test]
+    fn deltas_of_one_edge_add_up_and_it_is_judged_once_a_generation() {
+        let mut ledger = Ledger::new(10);
+        let mut judged = 0;
+        for generation in [1, 1, 2, 2] {
+            let edge = mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80);
+            ledger.add(edge, generation, |_| {
+                judged += 1;
+                Vec::new()
+            });
+        }
+        assert_eq!(ledger.len(), 1);
+        assert_eq!(ledger.entries().next().unwrap().edge.counters.attempts, 4);
+        assert_eq!(judged, 2);
+    }
+
+    #[test]
+    fn a_full_ledger_takes_no_new_edge_but_counts_the_known_ones() {
+        let mut ledger = Ledger::new(1);
+        let edge = |port| mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port);
+        assert!(ledger.add(edge(80), 1, |_| Vec::new()).is_some());
+        assert!(ledger.add(edge(81), 1, |_| Vec::new()).is_none());
+        assert_eq!(
+            ledger.add(edge(80), 1, |_| Vec::new()).map(|(entry, _)| entry.edge.counters.attempts),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn an_attempt_is_unanswered_after_a_whole_reading_without_an_answer() {
+        let mut ledger = Ledger::new(10);
+        let attempt = Counters { attempts: 2, ..Counters::default() };
+        let edge = Edge { counters: attempt, ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80) };
+        ledger.add(edge, 1, |_| Vec::new());
+        let mut failed = Vec::new();
+        for _ in 0..3 {
+            ledger.end_reading(|_, outcome| failed.push(outcome.unanswered));
+        }
+        assert_eq!(failed, [2], "not in the reading that brought it, once in the next, and never again");
+    }
+
+    #[test]
+    fn edges_idle_for_long_are_forgotten() {
+        let mut ledger = Ledger::new(10);
+        ledger.add(mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80), 1, |_| Vec::new());
+        assert_eq!(ledger.forget_before(Timestamp::from_nanos(9)), 0);
+        assert_eq!(ledger.forget_before(Timestamp::from_nanos(10)), 1);
+    }
+}

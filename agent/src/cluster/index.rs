@@ -1,0 +1,504 @@
+//! The index: what exists now, and who had which address when.
+//!
+//! It is synchronous and knows neither files nor the network nor the clock: whoever watches a source calls
+//! [`Index::apply`], [`Index::delete`] and [`Index::reset`] and says when.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use self::addresses::{AddressBook, Claim, Claimant, Owner, Rank};
+use self::state::{NamespaceState, PodState, Strings, WorkloadState, own_label};
+use super::object::{Broken, Namespace, Node, Object, Workload};
+use crate::model::edge::Protocol;
+use crate::model::endpoint::{Endpoint, Party, Pod};
+use crate::model::identity::Interner;
+use crate::model::object::{ObjectRef, WorkloadRef};
+use crate::model::time::Timestamp;
+use crate::model::verdict::UnknownReason;
+use crate::policy::Policy;
+
+mod addresses;
+mod findings;
+mod pods;
+mod services;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use findings::Finding;
+
+/// Where NodeLocal DNSCache listens on every node by default (kubernetes/cluster/addons/dns/nodelocaldns).
+const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
+
+/// Everything the cluster holds, by name and by address.
+#[derive(Debug)]
+pub struct Index {
+    namespaces: FxHashMap<Arc<str>, NamespaceState>,
+    nodes: FxHashMap<Arc<str>, Arc<Node>>,
+    /// The pods of each node, by namespace and name.
+    by_node: FxHashMap<Arc<str>, FxHashSet<(Arc<str>, Arc<str>)>>,
+    /// The Service behind each port that all nodes open, by namespace and name.
+    node_ports: FxHashMap<(u16, Protocol), (Arc<str>, Arc<str>)>,
+    policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    broken: FxHashMap<ObjectRef, Arc<Broken>>,
+    addresses: AddressBook,
+    identities: Interner,
+    strings: Strings,
+    /// Ranges of the cluster that the settings name.
+    declared_ranges: Vec<IpNet>,
+    /// Those, and the pod ranges of the nodes, merged.
+    ranges: Vec<IpNet>,
+    /// Addresses that every node has for itself.
+    node_local: Vec<IpAddr>,
+    own_node: Option<Arc<str>>,
+    policy_generation: u64,
+    topology_generation: u64,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            namespaces: FxHashMap::default(),
+            nodes: FxHashMap::default(),
+            by_node: FxHashMap::default(),
+            node_ports: FxHashMap::default(),
+            policies: BTreeMap::new(),
+            broken: FxHashMap::default(),
+            addresses: AddressBook::default(),
+            identities: Interner::default(),
+            strings: Strings::default(),
+            declared_ranges: Vec::new(),
+            ranges: Vec::new(),
+            node_local: vec![NODE_LOCAL_DNS],
+            own_node: None,
+            policy_generation: 0,
+            topology_generation: 0,
+        }
+    }
+}
+
+/// Settings.
+impl Index {
+    /// The ranges of the cluster besides the nodes' pod ranges, Service ranges among them: an address inside
+    /// them that belongs to no object is unknown, not external.
+    pub fn set_ranges(&mut self, ranges: Vec<IpNet>) {
+        self.declared_ranges = ranges;
+        self.merge_ranges();
+    }
+
+    /// The addresses that each node has for itself, in place of the default 169.254.20.10; in a cluster with
+    /// NodeLocal DNSCache also the DNS ClusterIP that it binds. They win over every object's.
+    pub fn set_node_local(&mut self, addresses: Vec<IpAddr>) {
+        self.node_local = addresses;
+        self.topology_generation += 1;
+    }
+
+    /// The node we run on: node-local addresses are its.
+    pub fn set_own_node(&mut self, node: Option<Arc<str>>) {
+        self.own_node = node;
+        self.topology_generation += 1;
+    }
+
+    fn merge_ranges(&mut self) {
+        let of_nodes = self.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
+        let all: Vec<IpNet> = self.declared_ranges.iter().copied().chain(of_nodes).collect();
+        self.ranges = IpNet::aggregate(&all);
+        self.topology_generation += 1;
+    }
+}
+
+/// Changes. `at` is when they became known.
+impl Index {
+    /// Enters an object, in place of its namesake.
+    pub fn apply(&mut self, object: Object, at: Timestamp) {
+        let reference = object.reference();
+        if !matches!(object, Object::Broken(_)) && self.broken.contains_key(&reference) {
+            self.delete_broken(&reference, at);
+        }
+        match object {
+            Object::Namespace(namespace) => self.apply_namespace(namespace, at),
+            Object::Pod(pod) => self.apply_pod(*pod, at),
+            Object::Workload(workload) => self.apply_workload(*workload, at),
+            Object::Service(service) => self.apply_service(*service, at),
+            Object::EndpointSlice(slice) => self.apply_slice(*slice),
+            Object::Node(node) => self.apply_node(*node, at),
+            Object::Policy(policy) => {
+                self.policies.insert(reference, policy);
+                self.policy_generation += 1;
+            }
+            Object::Broken(broken) => self.apply_broken(*broken, at),
+        }
+    }
+
+    /// Removes an object. What it owned keeps its history.
+    pub fn delete(&mut self, reference: &ObjectRef, at: Timestamp) {
+        self.delete_broken(reference, at);
+        let namespace = reference.namespace.as_deref().unwrap_or_default();
+        match &*reference.kind {
+            "Namespace" => self.delete_namespace(&reference.name, at),
+            "Pod" => self.delete_pod(namespace, &reference.name, at),
+            "Service" => self.delete_service(namespace, &reference.name, at),
+            "EndpointSlice" => self.delete_slice(namespace, &reference.name),
+            "Node" => self.delete_node(&reference.name, at),
+            kind if Workload::KINDS.contains(&kind) => {
+                self.delete_workload(&WorkloadRef::new(kind, namespace, &reference.name), at);
+            }
+            _ => {
+                if self.policies.remove(reference).is_some() {
+                    self.policy_generation += 1;
+                }
+            }
+        }
+    }
+
+    /// The world is now exactly these objects. The history of addresses is kept.
+    pub fn reset(&mut self, objects: Vec<Object>, at: Timestamp) {
+        self.swap(objects, |_| true, at);
+    }
+
+    /// The objects of one kind are now exactly these: what a new list of a watch says.
+    pub fn reset_kind(&mut self, kind: &str, objects: Vec<Object>, at: Timestamp) {
+        self.swap(objects, |reference| &*reference.kind == kind, at);
+    }
+
+    fn swap(&mut self, mut objects: Vec<Object>, scope: impl Fn(&ObjectRef) -> bool, at: Timestamp) {
+        let new: FxHashSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+        let gone = self.references().into_iter().filter(|old| scope(old) && !new.contains(old));
+        // First what is gone, so that an address that moves is never claimed twice; then owners before pods,
+        // so that each pod is made once.
+        for reference in gone.collect::<Vec<_>>() {
+            self.delete(&reference, at);
+        }
+        objects.sort_by_key(|object| match object {
+            Object::Namespace(_) => 0,
+            Object::Node(_) => 1,
+            Object::Workload(_) => 2,
+            Object::Service(_) => 3,
+            Object::Pod(_) | Object::EndpointSlice(_) | Object::Policy(_) | Object::Broken(_) => 4,
+        });
+        for object in objects {
+            self.apply(object, at);
+        }
+    }
+
+    fn references(&self) -> Vec<ObjectRef> {
+        let mut all: Vec<ObjectRef> =
+            self.nodes.keys().map(|name| ObjectRef::cluster("Node", name)).collect();
+        all.extend(self.policies.keys().cloned());
+        all.extend(self.broken.keys().cloned());
+        for (namespace, space) in &self.namespaces {
+            if space.declared {
+                all.push(ObjectRef::cluster("Namespace", namespace));
+            }
+            let known = space.workloads.iter().filter(|(_, state)| state.object.is_some());
+            all.extend(known.map(|(w, _)| ObjectRef::namespaced(&w.kind, &w.namespace, &w.name)));
+            all.extend(space.pods.keys().map(|name| ObjectRef::namespaced("Pod", namespace, name)));
+            all.extend(space.services.keys().map(|name| ObjectRef::namespaced("Service", namespace, name)));
+            all.extend(
+                space.slices.keys().map(|name| ObjectRef::namespaced("EndpointSlice", namespace, name)),
+            );
+        }
+        all
+    }
+
+    /// Forgets who had which address before `time`, and identities that are no longer in use.
+    pub fn forget_before(&mut self, time: Timestamp) {
+        self.addresses.forget_before(time);
+        self.identities.forget_unused();
+        self.strings.forget_unused();
+    }
+
+    fn space(&mut self, namespace: &Arc<str>) -> &mut NamespaceState {
+        self.namespaces.entry(Arc::clone(namespace)).or_insert_with_key(NamespaceState::new)
+    }
+
+    fn apply_namespace(&mut self, namespace: Namespace, at: Timestamp) {
+        let space = self.space(&namespace.name);
+        let relabelled = space.labels != namespace.labels;
+        if space.declared && !relabelled {
+            return;
+        }
+        space.declared = true;
+        space.labels = namespace.labels;
+        self.topology_generation += 1;
+        if relabelled {
+            self.rebuild_pods(&namespace.name, |_| true, at);
+            self.rebuild_templates(&namespace.name);
+        }
+    }
+
+    fn delete_namespace(&mut self, name: &str, at: Timestamp) {
+        let Some(space) = self.namespaces.get_mut(name) else { return };
+        space.declared = false;
+        space.labels = own_label(name);
+        self.topology_generation += 1;
+        if space.pods.is_empty() && space.workloads.is_empty() && space.services.is_empty() {
+            self.namespaces.remove(name);
+        } else {
+            self.rebuild_pods(name, |_| true, at);
+            self.rebuild_templates(name);
+        }
+    }
+
+    fn apply_node(&mut self, node: Node, at: Timestamp) {
+        let name = self.strings.share(Arc::clone(&node.name));
+        let old = self.nodes.get(&name).cloned();
+        if old.as_deref() == Some(&node) {
+            return;
+        }
+        let node = Arc::new(node);
+        let claims: Vec<(IpAddr, Rank)> = claims_of(&node);
+        let claimant = Claimant::Node(Arc::clone(&name));
+        for (address, _) in old.iter().flat_map(|old| claims_of(old)) {
+            if !claims.iter().any(|(kept, _)| *kept == address) {
+                self.addresses.release(address, &claimant, at);
+            }
+        }
+        for (address, rank) in claims {
+            let owner = Owner::Node(Arc::clone(&name));
+            self.addresses.claim(address, Claim { claimant: claimant.clone(), rank, since: None, owner }, at);
+        }
+        let moved = old.is_none_or(|old| old.pod_cidrs != node.pod_cidrs);
+        self.nodes.insert(name, node);
+        self.topology_generation += 1;
+        if moved {
+            self.merge_ranges();
+        }
+    }
+
+    fn delete_node(&mut self, name: &str, at: Timestamp) {
+        let Some((name, node)) = self.nodes.remove_entry(name) else { return };
+        let claimant = Claimant::Node(name);
+        for (address, _) in claims_of(&node) {
+            self.addresses.release(address, &claimant, at);
+        }
+        self.merge_ranges();
+    }
+
+    fn apply_broken(&mut self, broken: Broken, at: Timestamp) {
+        let reference = Arc::clone(&broken.reference);
+        if self.broken.get(&*reference).is_some_and(|old| **old == broken) {
+            return;
+        }
+        self.delete(&reference, at);
+        let claimant = Claimant::Broken(Arc::clone(&reference));
+        let rank = match &*reference.kind {
+            "Node" => Rank::Node,
+            "Service" => Rank::ServiceCluster,
+            _ => Rank::Pod,
+        };
+        for address in &broken.addresses {
+            let owner = Owner::Broken(Arc::clone(&reference));
+            let claim = Claim { claimant: claimant.clone(), rank, since: None, owner };
+            self.addresses.claim(*address, claim, at);
+        }
+        match (&*reference.kind, &reference.namespace) {
+            ("Namespace", _) => {
+                self.space(&reference.name).broken = Some(Arc::clone(&reference));
+            }
+            ("EndpointSlice", Some(namespace)) => {
+                if let Some(service) = &broken.service {
+                    let slices = self.space(namespace).slices_of.entry(Arc::clone(service)).or_default();
+                    slices.insert(Arc::clone(&reference.name));
+                }
+            }
+            _ => {}
+        }
+        self.broken.insert(ObjectRef::clone(&reference), Arc::new(broken));
+        self.topology_generation += 1;
+    }
+
+    fn delete_broken(&mut self, reference: &ObjectRef, at: Timestamp) {
+        let Some(broken) = self.broken.remove(reference) else { return };
+        let claimant = Claimant::Broken(Arc::clone(&broken.reference));
+        for address in &broken.addresses {
+            self.addresses.release(*address, &claimant, at);
+        }
+        let namespace = reference.namespace.as_ref().unwrap_or(&reference.name);
+        if let Some(space) = self.namespaces.get_mut(namespace) {
+            match (&*reference.kind, &broken.service) {
+                ("Namespace", _) => space.broken = None,
+                ("EndpointSlice", Some(service)) => space.forget_slice_of(service, &reference.name),
+                _ => {}
+            }
+        }
+        self.topology_generation += 1;
+    }
+}
+
+/// Answers.
+impl Index {
+    /// What an address was when it was reached on a port at that time: the responder's side of a connection.
+    /// A Service's address, and a node's on a port that a Service opens, is the Service with its backends.
+    pub fn party_at(&self, address: IpAddr, port: u16, protocol: Protocol, at: Timestamp) -> Party {
+        if self.node_local.contains(&address) {
+            return self.node_local_party(address);
+        }
+        match self.addresses.owner_at(address, at) {
+            Some(Owner::Service(namespace, name)) => {
+                let service = self.namespaces.get(namespace).and_then(|space| space.services.get(name));
+                let Some(service) = service else {
+                    return Party::unknown(Some(address), UnknownReason::AddressUnjoined);
+                };
+                let port = service.ports.iter().find(|p| p.port == port && p.protocol == protocol);
+                self.service_party(address, service, port, at)
+            }
+            Some(Owner::Node(_) | Owner::UnnamedNode) => {
+                let external = self.external_service(address, port, protocol);
+                match external.or_else(|| self.node_port(port, protocol)) {
+                    Some((service, port)) => self.service_party(address, service, Some(port), at),
+                    None => self.initiator_at(address, at),
+                }
+            }
+            _ => self.initiator_at(address, at),
+        }
+    }
+
+    /// What an address was that a packet came from: the initiator's side of a connection, where ports are the
+    /// client's and no Service address can be.
+    pub fn initiator_at(&self, address: IpAddr, at: Timestamp) -> Party {
+        if self.node_local.contains(&address) {
+            return self.node_local_party(address);
+        }
+        let unknown = |reason| Party::unknown(Some(address), reason);
+        match self.addresses.owner_at(address, at) {
+            Some(Owner::Pod(pod)) => self.party_of(pod, Some(address)),
+            Some(Owner::Node(node)) => {
+                Party { address: Some(address), endpoint: Endpoint::Node(Arc::clone(node)) }
+            }
+            Some(Owner::Broken(object)) => {
+                unknown(UnknownReason::ObjectInvalid { object: Arc::clone(object) })
+            }
+            Some(Owner::Contested) => unknown(UnknownReason::AddressReused),
+            Some(Owner::Service(..) | Owner::UnnamedNode) => unknown(UnknownReason::AddressUnjoined),
+            None if self.is_inside(address) => unknown(UnknownReason::AddressUnjoined),
+            None => Party::external(address),
+        }
+    }
+
+    /// A pod as a party, reached at one of its addresses; unknown where its namespace could not be read.
+    pub fn party_of(&self, pod: &Arc<Pod>, address: Option<IpAddr>) -> Party {
+        let broken = self.namespaces.get(&pod.namespace).and_then(|space| space.broken.as_ref());
+        match broken {
+            None => Party::pod(Arc::clone(pod), address),
+            Some(object) => {
+                Party::unknown(address, UnknownReason::ObjectInvalid { object: Arc::clone(object) })
+            }
+        }
+    }
+
+    /// Whether an address is the cluster's: in one of its ranges, or once an object's that we remember.
+    fn is_inside(&self, address: IpAddr) -> bool {
+        self.addresses.is_known(address) || self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// The Service that has a node's address as an external IP or a load balancer's, on one of its ports.
+    fn external_service(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<(&Arc<super::object::Service>, &super::object::ServicePort)> {
+        let claims = self.addresses.claims(address).iter();
+        claims.filter(|claim| claim.rank == Rank::ServiceExternal).find_map(|claim| {
+            let Owner::Service(namespace, name) = &claim.owner else { return None };
+            let service = self.namespaces.get(namespace)?.services.get(name)?;
+            let port = service.ports.iter().find(|p| p.port == port && p.protocol == protocol)?;
+            Some((service, port))
+        })
+    }
+
+    /// A node-local address is our own node's; from files, the only node's.
+    fn node_local_party(&self, address: IpAddr) -> Party {
+        let mut names = self.nodes.keys().chain(self.by_node.keys());
+        let first = names.next();
+        let only = first.filter(|first| names.all(|name| name == *first));
+        match self.own_node.as_ref().or(only) {
+            Some(node) => Party { address: Some(address), endpoint: Endpoint::Node(Arc::clone(node)) },
+            None => Party::unknown(Some(address), UnknownReason::AddressUnjoined),
+        }
+    }
+
+    /// Whether an address had two owners, or one owner two identities, after `from` and not after `to`; true
+    /// also while several objects claim it.
+    pub fn owner_changed(&self, address: IpAddr, from: Timestamp, to: Timestamp) -> bool {
+        self.addresses.changed(address, from, to)
+    }
+
+    /// A pod by name, finished ones included.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let state = self.namespaces.get(namespace)?.pods.get(name)?;
+        Some(Arc::clone(&state.pod))
+    }
+
+    /// An object that exists but could not be read.
+    pub fn broken(&self, reference: &ObjectRef) -> Option<&Arc<Broken>> {
+        self.broken.get(reference)
+    }
+
+    /// The live pods of a workload, which may be any owner in their chain, in order of name; its template's
+    /// pod where it has none. A bare pod is its own workload.
+    pub fn workload_pods(&self, workload: &WorkloadRef) -> Vec<Arc<Pod>> {
+        let Some(space) = self.namespaces.get(&workload.namespace) else { return Vec::new() };
+        if &*workload.kind == "Pod" {
+            return space.pods.get(&workload.name).map(|state| Arc::clone(&state.pod)).into_iter().collect();
+        }
+        let Some(state) = space.workloads.get(workload) else { return Vec::new() };
+        match state.stand_in() {
+            Some(template) => vec![Arc::clone(template)],
+            None => {
+                let members = state.members.iter().filter_map(|name| space.pods.get(name));
+                members.map(|state| Arc::clone(&state.pod)).collect()
+            }
+        }
+    }
+
+    /// The live pods of a node.
+    pub fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
+        let names = self.by_node.get(node).into_iter().flatten();
+        let states = names.filter_map(|(namespace, name)| self.namespaces.get(namespace)?.pods.get(name));
+        states.filter(|state| !state.finished).map(|state| Arc::clone(&state.pod)).collect()
+    }
+
+    /// All live pods, and a template's pod for each workload that has none.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.namespaces.values().flat_map(|space| {
+            let live = space.pods.values().filter(|state| !state.finished).map(|state: &PodState| &state.pod);
+            let stand_ins = space.workloads.iter().filter_map(|(reference, state): (_, &WorkloadState)| {
+                state.stand_in().filter(|template| template.workload == *reference)
+            });
+            live.chain(stand_ins)
+        })
+    }
+
+    /// All policies, in order of kind, namespace and name.
+    pub fn policies(&self) -> Vec<Arc<Policy>> {
+        self.policies.values().cloned().collect()
+    }
+
+    /// The number of changes of policies so far.
+    pub const fn policy_generation(&self) -> u64 {
+        self.policy_generation
+    }
+
+    /// The number of changes of anything else so far.
+    pub const fn topology_generation(&self) -> u64 {
+        self.topology_generation
+    }
+}
+
+/// The addresses of a node: those it names, and its gateways.
+fn claims_of(node: &Node) -> Vec<(IpAddr, Rank)> {
+    let mut claims: Vec<(IpAddr, Rank)> =
+        node.addresses.iter().map(|address| (*address, Rank::Node)).collect();
+    for gateway in node.gateways() {
+        if !node.addresses.contains(&gateway) {
+            claims.push((gateway, Rank::Gateway));
+        }
+    }
+    claims
+}

@@ -1,0 +1,391 @@
+//! Pods as the index keeps them: owner chains, identities, and the templates that stand for missing pods.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Index;
+use super::addresses::{Claim, Claimant, Owner, Rank};
+use super::state::{NamespaceState, PodState, WorkloadState};
+use crate::cluster::object::{Controller, Pod as PodObject, Shape, Workload};
+use crate::cluster::roles;
+use crate::model::endpoint::Pod;
+use crate::model::identity::{Identity, IdentityParts, Interner};
+use crate::model::labels::Labels;
+use crate::model::object::WorkloadRef;
+use crate::model::time::Timestamp;
+
+/// Kinds whose pods they are even where something else made them: an operator's Deployment is still the
+/// workload that dashboards and people name.
+const TOPS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "CronJob", "ReplicationController"];
+
+/// Labels that controllers add to pods and that tell pods of one workload apart, or its revisions.
+/// Source: Kubernetes docs, "Well-Known Labels, Annotations and Taints".
+const CONTROLLER_LABELS: [&str; 8] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "pod-template-generation",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "job-name",
+    "controller-uid",
+    "rollouts-pod-template-hash",
+];
+
+impl Index {
+    pub(super) fn apply_pod(&mut self, object: PodObject, at: Timestamp) {
+        let space =
+            self.namespaces.entry(Arc::clone(&object.namespace)).or_insert_with_key(NamespaceState::new);
+        let namespace = Arc::clone(&space.name);
+        let old = space.pods.get(&object.name);
+        let name = old.map_or_else(|| Arc::clone(&object.name), |old| Arc::clone(&old.pod.name));
+        let owners = resolve(space, object.controller.as_ref(), Some(&object.shape.labels));
+        let identity = identify(space, &mut self.identities, &object.shape);
+        let node = object.node.map(|node| self.strings.share(node));
+        let addresses = if object.finished { Vec::new() } else { object.addresses };
+        let pod = Arc::new(Pod {
+            workload: top(&owners, &namespace, &name),
+            selector: selector(space, &owners, &identity.labels),
+            namespace: Arc::clone(&namespace),
+            name: Arc::clone(&name),
+            uid: object.uid,
+            identity,
+            owners: owners.into(),
+            node,
+            host_network: object.shape.host_network,
+            addresses: addresses.into(),
+            from_template: false,
+        });
+        let state = PodState {
+            pod,
+            controller: object.controller,
+            finished: object.finished,
+            created: object.created,
+        };
+        if old.is_some_and(|old| *old == state) {
+            return;
+        }
+        self.put_pod(state, at);
+    }
+
+    /// Enters a pod in place of its namesake, and moves its memberships and addresses.
+    fn put_pod(&mut self, state: PodState, at: Timestamp) {
+        let Some(space) = self.namespaces.get_mut(&state.pod.namespace) else { return };
+        let pod = Arc::clone(&state.pod);
+        let old = space.pods.insert(Arc::clone(&pod.name), state);
+        if let Some(old) = &old {
+            space.leave(&old.pod);
+        }
+        let state = &space.pods[&pod.name];
+        let (since, live) = (state.created, !state.finished);
+        if live {
+            space.join(&pod);
+        }
+        let old_node = old.as_ref().and_then(|old| old.pod.node.clone());
+        if old_node != pod.node
+            && let Some(node) = old_node
+        {
+            self.leave_node(&node, &pod);
+        }
+        if let Some(node) = &pod.node {
+            let on_node = self.by_node.entry(Arc::clone(node)).or_default();
+            on_node.insert((Arc::clone(&pod.namespace), Arc::clone(&pod.name)));
+        }
+        let claimant = Claimant::Pod(Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        for address in old.iter().flat_map(|old| old.pod.addresses.iter()) {
+            if !pod.addresses.contains(address) {
+                self.addresses.release(*address, &claimant, at);
+            }
+        }
+        let owner = match (&pod.node, pod.host_network) {
+            (_, false) => Owner::Pod(Arc::clone(&pod)),
+            (Some(node), true) => Owner::Node(Arc::clone(node)),
+            (None, true) => Owner::UnnamedNode,
+        };
+        let rank = if pod.host_network { Rank::Node } else { Rank::Pod };
+        for address in pod.addresses.iter() {
+            let claim = Claim { claimant: claimant.clone(), rank, since, owner: owner.clone() };
+            self.addresses.claim(*address, claim, at);
+        }
+        self.topology_generation += 1;
+    }
+
+    pub(super) fn delete_pod(&mut self, namespace: &str, name: &str, at: Timestamp) {
+        let Some(space) = self.namespaces.get_mut(namespace) else { return };
+        let Some(old) = space.pods.remove(name) else { return };
+        space.leave(&old.pod);
+        if let Some(node) = &old.pod.node {
+            self.leave_node(node, &old.pod);
+        }
+        let claimant = Claimant::Pod(Arc::clone(&old.pod.namespace), Arc::clone(&old.pod.name));
+        for address in old.pod.addresses.iter() {
+            self.addresses.release(*address, &claimant, at);
+        }
+        self.topology_generation += 1;
+    }
+
+    fn leave_node(&mut self, node: &Arc<str>, pod: &Pod) {
+        if let Some(on_node) = self.by_node.get_mut(node) {
+            on_node.remove(&(Arc::clone(&pod.namespace), Arc::clone(&pod.name)));
+            if on_node.is_empty() {
+                self.by_node.remove(node);
+            }
+        }
+    }
+
+    /// Makes the pods of a namespace anew after something they rest on changed: the namespace's labels, the
+    /// DNS Services, or an owner. `which` says whose pods.
+    pub(super) fn rebuild_pods(&mut self, namespace: &str, which: impl Fn(&Pod) -> bool, at: Timestamp) {
+        let Some(space) = self.namespaces.get(namespace) else { return };
+        let mut changed = SmallVec::<[PodState; 4]>::new();
+        for state in space.pods.values().filter(|state| which(&state.pod)) {
+            let old = &state.pod;
+            let owners = resolve(space, state.controller.as_ref(), Some(&old.identity.labels));
+            let identity = identify(space, &mut self.identities, &shape(old));
+            let pod = Pod {
+                workload: top(&owners, &old.namespace, &old.name),
+                selector: selector(space, &owners, &identity.labels),
+                identity,
+                owners: owners.into(),
+                ..Pod::clone(old)
+            };
+            if pod != **old {
+                changed.push(PodState { pod: Arc::new(pod), ..state.clone() });
+            }
+        }
+        for state in changed {
+            self.put_pod(state, at);
+        }
+    }
+
+    pub(super) fn apply_workload(&mut self, object: Workload, at: Timestamp) {
+        let space =
+            self.namespaces.entry(Arc::clone(&object.namespace)).or_insert_with_key(NamespaceState::new);
+        let namespace = Arc::clone(&space.name);
+        let reference = WorkloadRef {
+            kind: self.strings.share(Arc::clone(&object.kind)),
+            namespace: Arc::clone(&namespace),
+            name: Arc::clone(&object.name),
+        };
+        let state = space.workloads.entry(reference.clone()).or_default();
+        if state.object.as_deref() == Some(&object) {
+            return;
+        }
+        let moved = state
+            .object
+            .as_ref()
+            .is_none_or(|old| old.controller != object.controller || old.selector != object.selector);
+        state.object = Some(Arc::new(object));
+        let template = template(space, &mut self.identities, &reference);
+        if let Some(state) = space.workloads.get_mut(&reference) {
+            state.template = template;
+        }
+        self.topology_generation += 1;
+        if moved {
+            self.rebuild_below(&reference, at);
+        }
+    }
+
+    pub(super) fn delete_workload(&mut self, reference: &WorkloadRef, at: Timestamp) {
+        let Some(space) = self.namespaces.get_mut(&reference.namespace) else { return };
+        let Some(state) = space.workloads.get_mut(reference) else { return };
+        state.object = None;
+        state.template = None;
+        if state.members.is_empty() {
+            space.workloads.remove(reference);
+        }
+        self.topology_generation += 1;
+        self.rebuild_below(reference, at);
+    }
+
+    /// Resolves the pods again whose chain may go through this workload.
+    fn rebuild_below(&mut self, reference: &WorkloadRef, at: Timestamp) {
+        // Pods of a Job that is not known find their CronJob by name only while that CronJob is known.
+        let cron_job = &*reference.kind == "CronJob";
+        let below = |pod: &Pod| {
+            pod.owners.contains(reference)
+                || (cron_job
+                    && pod
+                        .owners
+                        .iter()
+                        .any(|owner| &*owner.kind == "Job" && is_run_of(owner, &reference.name)))
+        };
+        let no_pods = !cron_job
+            && self.namespaces.get(&reference.namespace).is_none_or(|space| {
+                space.workloads.get(reference).is_none_or(|state| state.members.is_empty())
+            });
+        if !no_pods {
+            self.rebuild_pods(&reference.namespace, below, at);
+        }
+    }
+
+    /// Makes the templates of a namespace anew after its labels or its DNS Services changed.
+    pub(super) fn rebuild_templates(&mut self, namespace: &str) {
+        let Some(space) = self.namespaces.get_mut(namespace) else { return };
+        let references: Vec<WorkloadRef> = space.workloads.keys().cloned().collect();
+        for reference in references {
+            let template = template(space, &mut self.identities, &reference);
+            if let Some(state) = space.workloads.get_mut(&reference) {
+                state.template = template;
+            }
+        }
+    }
+}
+
+impl NamespaceState {
+    /// Enters a live pod with each of its owners.
+    fn join(&mut self, pod: &Arc<Pod>) {
+        for owner in pod.owners.iter() {
+            let state = self.workloads.entry(owner.clone()).or_default();
+            state.members.insert(Arc::clone(&pod.name));
+        }
+    }
+
+    fn leave(&mut self, pod: &Arc<Pod>) {
+        for owner in pod.owners.iter() {
+            if let Some(state) = self.workloads.get_mut(owner) {
+                state.members.remove(&pod.name);
+                if state.members.is_empty() && state.object.is_none() {
+                    self.workloads.remove(owner);
+                }
+            }
+        }
+    }
+}
+
+/// Every owner from the nearest to the top.
+fn resolve(
+    space: &NamespaceState,
+    controller: Option<&Controller>,
+    labels: Option<&Labels>,
+) -> Vec<WorkloadRef> {
+    let mut owners: Vec<WorkloadRef> = Vec::new();
+    let mut next = controller.cloned();
+    while let Some(controller) = next {
+        let named =
+            WorkloadRef { kind: controller.kind, namespace: Arc::clone(&space.name), name: controller.name };
+        // A circle of owners is no chain; the API server does not forbid it.
+        if owners.contains(&named) {
+            break;
+        }
+        let known = space.workloads.get_key_value(&named);
+        let owner = known.map_or(named, |(shared, _)| shared.clone());
+        let object = known.and_then(|(_, state)| state.object.as_deref());
+        next = match object {
+            _ if TOPS.contains(&&*owner.kind) => None,
+            Some(object) => object.controller.clone(),
+            None => guess_controller(space, &owner, labels),
+        };
+        owners.push(owner);
+    }
+    owners
+}
+
+/// The controller of an owner that we do not know, from how controllers name what they make: a ReplicaSet is
+/// named after its Deployment and the template's hash, a Job after its CronJob and the time (as a number).
+/// Sources: `pkg/controller/deployment/sync.go` `getNewReplicaSet`, `pkg/controller/cronjob/utils.go`
+/// `getJobName`.
+fn guess_controller(
+    space: &NamespaceState,
+    owner: &WorkloadRef,
+    labels: Option<&Labels>,
+) -> Option<Controller> {
+    match &*owner.kind {
+        "ReplicaSet" => {
+            let hash = labels?.get("pod-template-hash")?;
+            let name = owner.name.strip_suffix(hash)?.strip_suffix('-')?;
+            (!name.is_empty()).then(|| Controller { kind: "Deployment".into(), name: name.into() })
+        }
+        "Job" => {
+            let (name, _) = owner.name.rsplit_once('-')?;
+            let reference = WorkloadRef::new("CronJob", &space.name, name);
+            let (known, state) = space.workloads.get_key_value(&reference)?;
+            let run = state.object.is_some() && is_run_of(owner, name);
+            run.then(|| Controller { kind: Arc::clone(&known.kind), name: Arc::clone(&known.name) })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a Job's name is the CronJob's, and a number.
+fn is_run_of(job: &WorkloadRef, cron_job: &str) -> bool {
+    let number = job.name.strip_prefix(cron_job).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn top(owners: &[WorkloadRef], namespace: &Arc<str>, name: &Arc<str>) -> WorkloadRef {
+    owners.last().cloned().unwrap_or_else(|| WorkloadRef {
+        kind: "Pod".into(),
+        namespace: Arc::clone(namespace),
+        name: Arc::clone(name),
+    })
+}
+
+/// The labels that select the workload's pods.
+fn selector(space: &NamespaceState, owners: &[WorkloadRef], labels: &Labels) -> Labels {
+    let object = owners.last().and_then(|top| space.workloads.get(top)?.object.as_ref());
+    if let Some(selector) = object.and_then(|object| object.selector.as_ref()) {
+        return selector.clone();
+    }
+    let added = |key: &str| CONTROLLER_LABELS.contains(&key) || key.starts_with("batch.kubernetes.io/");
+    if !labels.iter().any(|(key, _)| added(key)) {
+        return labels.clone();
+    }
+    labels.iter().filter(|(key, _)| !added(key)).collect()
+}
+
+fn identify(space: &NamespaceState, identities: &mut Interner, shape: &Shape) -> Arc<Identity> {
+    let mut roles = roles::of_labels(&space.name, &shape.labels);
+    if space.dns.iter().any(|(_, selector)| selector.matches(&shape.labels)) {
+        roles = roles.with(crate::model::role::Roles::CLUSTER_DNS);
+    }
+    identities.intern(IdentityParts {
+        namespace: Arc::clone(&space.name),
+        namespace_labels: space.labels.clone(),
+        labels: shape.labels.clone(),
+        service_account: Arc::clone(&shape.service_account),
+        named_ports: shape.named_ports.clone(),
+        roles,
+    })
+}
+
+/// The shape that a pod was made from.
+fn shape(pod: &Pod) -> Shape {
+    Shape {
+        labels: pod.identity.labels.clone(),
+        service_account: Arc::clone(&pod.identity.service_account),
+        named_ports: pod.identity.named_ports.to_vec(),
+        host_network: pod.host_network,
+    }
+}
+
+/// The pod that stands for those a workload does not have yet.
+fn template(space: &NamespaceState, identities: &mut Interner, reference: &WorkloadRef) -> Option<Arc<Pod>> {
+    let object = space.workloads.get(reference)?.object.as_ref()?;
+    let shape = object.template.as_ref()?;
+    let controller = Controller { kind: Arc::clone(&reference.kind), name: Arc::clone(&reference.name) };
+    let owners = resolve(space, Some(&controller), Some(&shape.labels));
+    let identity = identify(space, identities, shape);
+    let no_address: [IpAddr; 0] = [];
+    Some(Arc::new(Pod {
+        namespace: Arc::clone(&space.name),
+        name: Arc::clone(&reference.name),
+        uid: "".into(),
+        workload: top(&owners, &space.name, &reference.name),
+        selector: selector(space, &owners, &identity.labels),
+        identity,
+        owners: owners.into(),
+        node: None,
+        host_network: shape.host_network,
+        addresses: no_address.into(),
+        from_template: true,
+    }))
+}
+
+impl WorkloadState {
+    /// The template's pod, while no live pod makes it needless.
+    pub(super) fn stand_in(&self) -> Option<&Arc<Pod>> {
+        self.template.as_ref().filter(|_| self.members.is_empty())
+    }
+}
