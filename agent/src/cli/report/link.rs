@@ -9,7 +9,7 @@ use crate::model::edge::{Counters, Direction, Protocol};
 use crate::model::record::{DecisionRecord, EdgeRecord};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::serve::metrics::Outcome;
+use crate::model::outcome::Outcome;
 
 /// What makes connections the same for their owners.
 type Key = (EndKey, EndKey, u16, Protocol);
