@@ -6,12 +6,14 @@ use crate::address::Address;
 pub const LOCAL_INITIATED: u8 = 1;
 
 /// The edge was made by a SYN, SYN-ACK, RST or their like in SCTP, or by an ICMP request.
-pub const BY_HANDSHAKE: u8 = 1;
+pub const BY_HANDSHAKE: u16 = 1;
 /// The edge was made by the first datagram.
-pub const BY_FIRST_PACKET: u8 = 2;
+pub const BY_FIRST_PACKET: u16 = 2;
 
 /// What a policy can tell apart, at one interface. Client ports are not in it.
-#[repr(C)]
+///
+/// Aligned for the verifier, which refuses misaligned words on the stack.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EdgeKey {
     pub initiator: Address,
@@ -27,7 +29,7 @@ pub struct EdgeKey {
 }
 
 const _: () = {
-    assert!(size_of::<EdgeKey>() == 40 && align_of::<EdgeKey>() == 4);
+    assert!(size_of::<EdgeKey>() == 40 && align_of::<EdgeKey>() == 8);
     assert!(core::mem::offset_of!(EdgeKey, responder) == 16);
     assert!(core::mem::offset_of!(EdgeKey, interface) == 32);
     assert!(core::mem::offset_of!(EdgeKey, port) == 36);
@@ -64,8 +66,8 @@ pub struct EdgeValue {
     /// The VLAN id of the packet that made the edge; 0 is untagged.
     pub vlan: u16,
     /// [`BY_HANDSHAKE`] or [`BY_FIRST_PACKET`].
-    pub oriented_by: u8,
-    pub padding: [u8; 5],
+    pub oriented_by: u16,
+    pub padding: u32,
 }
 
 const _: () = {

@@ -1,0 +1,6 @@
+use dryfence::capture::{programs::Programs, Settings};
+#[test]
+fn loads() {
+    let p = Programs::load(&Settings::default());
+    if let Err(e) = &p { let mut e: Option<&dyn std::error::Error> = Some(e); while let Some(x)=e { println!("{x}"); e=x.source(); } panic!() }
+}
