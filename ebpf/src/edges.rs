@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{attempt, BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge};
+use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, attempt};
 use dryfence_common::packet::{Packet, SCTP, Step, TCP, UDP};
 
 use crate::maps::{EDGES, NEW_EDGES, add, count, setting};

@@ -40,9 +40,8 @@ impl Skb<'_> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: the scratch memory is this CPU's and has room; nothing of ours interrupts us here. The helper
         // writes exactly N bytes, or fails: also where the packet ends before.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, scratch.cast(), N as u32)
-        };
+        let result =
+            unsafe { bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, scratch.cast(), N as u32) };
         if result == 0 { Some(scratch as usize) } else { None }
     }
 }

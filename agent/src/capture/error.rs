@@ -12,7 +12,9 @@ pub enum Error {
     MissingCapabilities { missing: Vec<&'static str> },
     #[error("TCX was asked for, and this kernel ({release}) is older than Linux 6.6, which brought it")]
     NoTcx { release: String },
-    #[error("the kernel refuses an edge map of {entries} entries: set a smaller --edge-map-size, or allow more locked memory")]
+    #[error(
+        "the kernel refuses an edge map of {entries} entries: set a smaller --edge-map-size, or allow more locked memory"
+    )]
     EdgeMapRefused {
         entries: u32,
         #[source]

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -27,7 +28,7 @@ pub const TO_POD: &str = "to_pod";
 pub struct Programs {
     pub(super) ebpf: Ebpf,
     edges: EdgeMap,
-    counters: KernelCounters,
+    counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
 }
 
@@ -62,7 +63,7 @@ impl Programs {
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
         }
-        Ok(Self { ebpf, edges, counters: KernelCounters { array: counters }, ring: Some(ring) })
+        Ok(Self { ebpf, edges, counters: Arc::new(KernelCounters { array: counters }), ring: Some(ring) })
     }
 
     /// One of the programs, by name.
@@ -80,8 +81,8 @@ impl Programs {
     }
 
     /// What was lost, late or not judged.
-    pub const fn counters(&self) -> &KernelCounters {
-        &self.counters
+    pub fn counters(&self) -> Arc<KernelCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// The ring of new edges, once.
@@ -91,10 +92,7 @@ impl Programs {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let missing = || Error::Program {
-        program: name,
-        source: Box::new(ProgramError::UnexpectedProgramType),
-    };
+    let missing = || Error::Program { program: name, source: Box::new(ProgramError::UnexpectedProgramType) };
     ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_: ProgramError| missing())
 }
 
@@ -115,9 +113,7 @@ fn load_error(error: aya::EbpfError, entries: u32) -> Error {
 fn bytes_of(settings: &KernelSettings) -> &[u8] {
     // SAFETY: `repr(C)` of integers without padding (its size is asserted where it is defined), and `u8` has no
     // alignment.
-    unsafe {
-        std::slice::from_raw_parts(std::ptr::from_ref(settings).cast(), size_of::<KernelSettings>())
-    }
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(settings).cast(), size_of::<KernelSettings>()) }
 }
 
 /// The kernel's map of edges.

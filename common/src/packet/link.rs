@@ -24,12 +24,8 @@ pub(super) struct Frame {
 #[inline(always)]
 pub(super) fn ethernet<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Counter> {
     let header: [u8; 14] = bytes.read(0).ok_or(Counter::Truncated)?;
-    let mut frame = Frame {
-        payload: 14,
-        ethertype: be16(header[12], header[13]),
-        vlan: 0,
-        to_group: header[0] & 1 != 0,
-    };
+    let mut frame =
+        Frame { payload: 14, ethertype: be16(header[12], header[13]), vlan: 0, to_group: header[0] & 1 != 0 };
     if frame.ethertype == IPV4 || frame.ethertype == IPV6 {
         return Ok(frame);
     }
