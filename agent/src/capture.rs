@@ -82,7 +82,7 @@ impl Capture {
     }
 
     /// Reads a last time, and detaches everything. Returns when that is done.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.order(task::Order::Stop).await;
     }
 
