@@ -71,7 +71,12 @@ impl Explain {
         }
         let answering = all.wall.saturating_sub(start.wall);
         let mut out = std::io::stdout().lock();
-        writeln!(out, "reading the folder and one query: {:.2} s, {} MiB", start.wall.as_secs_f64(), start.rss_mib)?;
+        writeln!(
+            out,
+            "reading the folder and one query: {:.2} s, {} MiB",
+            start.wall.as_secs_f64(),
+            start.rss_mib
+        )?;
         writeln!(
             out,
             "all queries: {:.2} s, {} MiB; answering alone {:.2} µs a query",
@@ -87,7 +92,11 @@ impl Explain {
         for at in 0..self.pods {
             let (namespace, name) = (at / PODS_A_NAMESPACE, at % PODS_A_NAMESPACE);
             if name == 0 {
-                let _infallible = write!(yaml, "apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns-{namespace}, labels: {{team: t-{}}}}}\n---\n", namespace % 7);
+                let _infallible = write!(
+                    yaml,
+                    "apiVersion: v1\nkind: Namespace\nmetadata: {{name: ns-{namespace}, labels: {{team: t-{}}}}}\n---\n",
+                    namespace % 7
+                );
             }
             let _infallible = write!(
                 yaml,
@@ -128,16 +137,27 @@ impl Explain {
         let mut lines = String::new();
         for at in 0..self.queries {
             // Strides that share no factor with the number of pods, so that pairs do not repeat soon.
-            lines.push_str(&Self::query_line(at, at.wrapping_mul(7) % self.pods, at.wrapping_mul(13) % self.pods));
+            lines.push_str(&Self::query_line(
+                at,
+                at.wrapping_mul(7) % self.pods,
+                at.wrapping_mul(13) % self.pods,
+            ));
         }
         lines
     }
 
     fn query_line(at: usize, from: usize, to: usize) -> String {
         let pod = |at: usize| format!("ns-{}/pod-{}", at / PODS_A_NAMESPACE, at % PODS_A_NAMESPACE);
-        let to = if at % 10 == 9 { r#"{"ip":"192.0.2.7"}"#.to_owned() } else { format!(r#"{{"pod":"{}"}}"#, pod(to)) };
+        let to = if at % 10 == 9 {
+            r#"{"ip":"192.0.2.7"}"#.to_owned()
+        } else {
+            format!(r#"{{"pod":"{}"}}"#, pod(to))
+        };
         let port = [8080, 443, 9050, 5432][at % 4];
-        format!(r#"{{"id":"q{at}","from":{{"pod":"{}"}},"to":{to},"port":{port},"protocol":"TCP"}}"#, pod(from)) + "\n"
+        format!(
+            r#"{{"id":"q{at}","from":{{"pod":"{}"}},"to":{to},"port":{port},"protocol":"TCP"}}"#,
+            pod(from)
+        ) + "\n"
     }
 }
 

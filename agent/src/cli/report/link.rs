@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use super::end::{End, EndKey};
 use crate::model::cause::Cause;
 use crate::model::edge::{Counters, Direction, Protocol};
+use crate::model::outcome::Outcome;
 use crate::model::record::{DecisionRecord, EdgeRecord};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::model::outcome::Outcome;
 
 /// What makes connections the same for their owners.
 type Key = (EndKey, EndKey, u16, Protocol);
