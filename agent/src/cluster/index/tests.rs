@@ -14,7 +14,6 @@ use crate::model::endpoint::{Endpoint, Party, Pod};
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::role::Roles;
 use crate::model::time::Timestamp;
-use crate::model::verdict::UnknownReason;
 use crate::policy::Policy;
 
 fn at(seconds: u64) -> Timestamp {
@@ -600,10 +599,13 @@ fn pods_behind_the_dns_service_are_the_clusters_dns() {
     assert_eq!(index.pod("app", "a").unwrap().identity.roles, Roles::NONE);
     index.apply(mk_service("resolver", dns.clone()), at(200));
     assert_eq!(index.pod("app", "a").unwrap().identity.roles, Roles::NONE, "any other Service on port 53");
-    index.apply(mk_service("coredns", dns), at(200));
+    let mut coredns = dns;
+    coredns["clusterIP"] = "203.0.113.11".into();
+    index.apply(mk_service("coredns", coredns), at(200));
     assert_eq!(index.pod("app", "a").unwrap().identity.roles, Roles::CLUSTER_DNS);
-    let party = index.party_at(ip("203.0.113.10"), 53, Udp, at(300));
-    assert!(matches!(party.endpoint, Endpoint::Service(_) | Endpoint::Unknown(UnknownReason::AddressReused)));
+    let party = index.party_at(ip("203.0.113.11"), 53, Udp, at(300));
+    let Endpoint::Service(service) = &party.endpoint else { panic!("{party:?}") };
+    assert_eq!(service.backends[0].party.as_pod().unwrap().identity.roles, Roles::CLUSTER_DNS);
     index.delete(&ObjectRef::namespaced("Service", "app", "coredns"), at(400));
     assert_eq!(index.pod("app", "a").unwrap().identity.roles, Roles::NONE);
     let scraper = |pod: &mut Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] = "prometheus".into();
