@@ -124,24 +124,28 @@ pub(super) fn from_text(text: &str, place: &Place, default_namespace: Option<&st
     objects.collect()
 }
 
-/// The scalar that follows `key:` in a line, in YAML's block style or JSON's.
-fn value_in<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    let line = line.trim().trim_start_matches(['-', '{', ',', ' ', '"', '\'']);
-    let rest = line.strip_prefix(key)?.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
-    let rest = rest.split(" #").next().unwrap_or_default();
-    let value = rest.trim().trim_end_matches([',', '}', ']', ' ']).trim_matches(['"', '\'']);
-    (!value.is_empty() && !value.contains(['{', '[', '&', '*', ' '])).then_some(value)
+/// The scalars that follow `key:` in a line, in YAML's block and flow styles and in JSON's.
+fn values_in<'a>(line: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(key).filter_map(move |(at, _)| {
+        let before = line.get(..at)?.chars().next_back();
+        let rest = line.get(at + key.len()..)?.trim_start_matches(['"', '\'']).trim_start();
+        let rest = rest.strip_prefix(':')?.split(" #").next()?;
+        let value = rest.split([',', '}', ']']).next()?.trim().trim_matches(['"', '\'']);
+        let is_key = before.is_none_or(|c| matches!(c, ' ' | '\t' | '{' | ',' | '"' | '\''));
+        let is_scalar = !value.is_empty() && !value.contains(['{', '[', '&', '*', ' ']);
+        (is_key && is_scalar).then_some(value)
+    })
 }
 
 fn values_of<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
-    text.lines().filter_map(move |line| value_in(line, key))
+    text.lines().flat_map(move |line| values_in(line, key))
 }
 
 /// A field of the document's own `metadata`, in YAML's block style.
-fn metadata_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+fn metadata_value<'a>(text: &'a str, key: &'a str) -> Option<&'a str> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("metadata:")).skip(1).peekable();
     let depth = indent(lines.peek()?);
     let block = lines.take_while(|line| line.trim().is_empty() || indent(line) > 0);
-    block.filter(|line| indent(line) == depth && depth > 0).find_map(|line| value_in(line, key))
+    block.filter(|line| indent(line) == depth && depth > 0).find_map(|line| values_in(line, key).next())
 }
