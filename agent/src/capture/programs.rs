@@ -13,7 +13,7 @@ use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
 use super::error::Error;
-use super::kernel;
+use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
 use super::settings::Settings;
 use super::syscall;
 
@@ -39,13 +39,22 @@ impl Programs {
     ///
     /// The kernel is too old, a capability is missing, a map is refused, or the verifier does not agree.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
-        kernel::check_release()?;
-        kernel::check_capabilities()?;
-        kernel::raise_memlock();
+        Self::load_with(settings, KernelSettings::DEFAULT)
+    }
+
+    /// The same with timeouts of one's own: `kernel` says what the user cannot set.
+    ///
+    /// # Errors
+    ///
+    /// As [`Programs::load`].
+    pub fn load_with(settings: &Settings, kernel: KernelSettings) -> Result<Self, Error> {
+        check_release()?;
+        check_capabilities()?;
+        raise_memlock();
         let kernel = KernelSettings {
-            coarse_clock: u32::from(kernel::is_at_least(5, 11)),
+            coarse_clock: u32::from(is_at_least(5, 11)),
             diagnostics: u32::from(settings.kernel_log),
-            ..KernelSettings::DEFAULT
+            ..kernel
         };
         let mut ebpf = EbpfLoader::new()
             .override_global(SETTINGS, bytes_of(&kernel), true)
