@@ -501,8 +501,9 @@ fn packets_that_end_anywhere_are_counted_and_pass() {
     let mut truncated = 0;
     for ends in ENDS {
         let whole = Connection::new(ends, 40000, 1000).syn();
-        // The kernel wants more than an Ethernet header here.
-        for length in 15..whole.len() {
+        // Newer kernels refuse to run on less than an IP header; the parser's own tests go down to nothing.
+        let network = if ends == ENDS[0] { 20 } else { 40 };
+        for length in 14 + network..whole.len() {
             kernel.from_pod(&whole[..length]);
             truncated += 1;
         }
