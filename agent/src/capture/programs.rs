@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
@@ -30,6 +31,7 @@ pub struct Programs {
     edges: EdgeMap,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
+    log: Option<EbpfLogger<ToTracing>>,
 }
 
 impl Programs {
@@ -72,7 +74,15 @@ impl Programs {
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
         }
-        Ok(Self { ebpf, edges, counters: Arc::new(KernelCounters { array: counters }), ring: Some(ring) })
+        // Only now: whoever takes a map before the programs are loaded, and lets go of it, closes it for them.
+        let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
+        Ok(Self {
+            ebpf,
+            edges,
+            counters: Arc::new(KernelCounters { array: counters }),
+            ring: Some(ring),
+            log,
+        })
     }
 
     /// One of the programs, by name.
@@ -94,6 +104,11 @@ impl Programs {
         Arc::clone(&self.counters)
     }
 
+    /// The programs' diagnostics, once; `None` where they are switched off.
+    pub(super) fn take_log(&mut self) -> Option<EbpfLogger<ToTracing>> {
+        self.log.take()
+    }
+
     /// The ring of new edges, once.
     pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
@@ -101,12 +116,32 @@ impl Programs {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let missing = || Error::Program { program: name, source: Box::new(ProgramError::UnexpectedProgramType) };
-    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_: ProgramError| missing())
+    let error = |source| Error::Program { program: name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or_else(|| error(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(error)
 }
 
 fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(Error::Map { map: name })
+}
+
+fn logger(ebpf: &mut Ebpf) -> Result<EbpfLogger<ToTracing>, Error> {
+    EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(|source| Error::Log(Box::new(source)))
+}
+
+/// Passes what the programs log on to the agent's log.
+pub(super) struct ToTracing;
+
+impl log::Log for ToTracing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(text = %record.args(), "an eBPF program says");
+    }
+
+    fn flush(&self) {}
 }
 
 fn load_error(error: aya::EbpfError, entries: u32) -> Error {
