@@ -50,8 +50,11 @@ fn build() -> Result<(), String> {
                 "{TOOLCHAIN} is missing: run `cargo xtask build` once, it installs the build tools"
             ));
         }
-        eprintln!("{text}");
-        return Err("the eBPF programs do not build: the reason is above".to_owned());
+        // Cargo shows each line of a build script's error as an error of its own.
+        for line in text.lines() {
+            println!("cargo::error={line}");
+        }
+        return Err("the eBPF programs do not build".to_owned());
     }
     let built = target_dir.join(TARGET).join("release").join("dryfence");
     std::fs::copy(&built, out.join("dryfence-ebpf"))
@@ -64,7 +67,10 @@ fn path_with_linker(root: &Path) -> Result<OsString, String> {
     let tools = env::var_os("DRYFENCE_TOOLS_DIR").map_or_else(|| root.join("target/tools"), PathBuf::from);
     let mut folders = vec![tools.join("bin")];
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    println!("cargo::rerun-if-changed={}", folders[0].join("bpf-linker").display());
+    // Cargo would run this script always if it were told of a file that is not there.
+    if folders[0].join("bpf-linker").is_file() {
+        println!("cargo::rerun-if-changed={}", folders[0].join("bpf-linker").display());
+    }
     if !folders.iter().any(|folder| folder.join("bpf-linker").is_file()) {
         return Err(
             "bpf-linker is missing: run `cargo xtask build` once, it installs the build tools".to_owned()

@@ -7,7 +7,7 @@ use dryfence_common::edge::{EdgeKey, LOCAL_INITIATED, attempt};
 use dryfence_common::packet::{Link, Packet, Step, parse};
 
 use crate::edges::{self, Arrival};
-use crate::maps::{count, now};
+use crate::maps::{count, now, setting};
 use crate::skb::Skb;
 
 /// Which way a packet crosses the host side of a pod's interface.
@@ -22,7 +22,17 @@ pub(crate) enum Side {
 pub(crate) fn record(ctx: &TcContext, side: Side) {
     match parse(&Skb::new(ctx), Link::Ethernet) {
         Ok(packet) => account(ctx, side, &packet),
-        Err(counter) => count(counter, 1),
+        Err(counter) => {
+            count(counter, 1);
+            if setting!(diagnostics) != 0 {
+                aya_log_ebpf::debug!(
+                    ctx,
+                    "a packet of {} bytes is counted as {}",
+                    ctx.len(),
+                    counter.index()
+                );
+            }
+        }
     }
 }
 

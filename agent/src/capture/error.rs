@@ -30,6 +30,8 @@ pub enum Error {
     },
     #[error("the eBPF object has no map {map} of the expected kind")]
     Map { map: &'static str },
+    #[error("the programs' diagnostics cannot be read")]
+    Log(#[source] Box<aya_log::Error>),
     #[error("the ring buffer cannot be polled")]
     Ring(#[source] io::Error),
     #[error("the network interfaces cannot be followed")]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
 use super::error::Error;
-use super::kernel;
+use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
 use super::settings::Settings;
 use super::syscall;
 
@@ -30,6 +31,7 @@ pub struct Programs {
     edges: EdgeMap,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
+    log: Option<EbpfLogger<ToTracing>>,
 }
 
 impl Programs {
@@ -39,13 +41,22 @@ impl Programs {
     ///
     /// The kernel is too old, a capability is missing, a map is refused, or the verifier does not agree.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
-        kernel::check_release()?;
-        kernel::check_capabilities()?;
-        kernel::raise_memlock();
+        Self::load_with(settings, KernelSettings::DEFAULT)
+    }
+
+    /// The same with timeouts of one's own: `kernel` says what the user cannot set.
+    ///
+    /// # Errors
+    ///
+    /// As [`Programs::load`].
+    pub fn load_with(settings: &Settings, kernel: KernelSettings) -> Result<Self, Error> {
+        check_release()?;
+        check_capabilities()?;
+        raise_memlock();
         let kernel = KernelSettings {
-            coarse_clock: u32::from(kernel::is_at_least(5, 11)),
+            coarse_clock: u32::from(is_at_least(5, 11)),
             diagnostics: u32::from(settings.kernel_log),
-            ..KernelSettings::DEFAULT
+            ..kernel
         };
         let mut ebpf = EbpfLoader::new()
             .override_global(SETTINGS, bytes_of(&kernel), true)
@@ -63,7 +74,15 @@ impl Programs {
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
         }
-        Ok(Self { ebpf, edges, counters: Arc::new(KernelCounters { array: counters }), ring: Some(ring) })
+        // Only now: whoever takes a map before the programs are loaded, and lets go of it, closes it for them.
+        let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
+        Ok(Self {
+            ebpf,
+            edges,
+            counters: Arc::new(KernelCounters { array: counters }),
+            ring: Some(ring),
+            log,
+        })
     }
 
     /// One of the programs, by name.
@@ -85,6 +104,11 @@ impl Programs {
         Arc::clone(&self.counters)
     }
 
+    /// The programs' diagnostics, once; `None` where they are switched off.
+    pub(super) fn take_log(&mut self) -> Option<EbpfLogger<ToTracing>> {
+        self.log.take()
+    }
+
     /// The ring of new edges, once.
     pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
@@ -92,12 +116,32 @@ impl Programs {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let missing = || Error::Program { program: name, source: Box::new(ProgramError::UnexpectedProgramType) };
-    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_: ProgramError| missing())
+    let error = |source| Error::Program { program: name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or_else(|| error(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(error)
 }
 
 fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(Error::Map { map: name })
+}
+
+fn logger(ebpf: &mut Ebpf) -> Result<EbpfLogger<ToTracing>, Error> {
+    EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(|source| Error::Log(Box::new(source)))
+}
+
+/// Passes what the programs log on to the agent's log.
+pub(super) struct ToTracing;
+
+impl log::Log for ToTracing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(text = %record.args(), "an eBPF program says");
+    }
+
+    fn flush(&self) {}
 }
 
 fn load_error(error: aya::EbpfError, entries: u32) -> Error {

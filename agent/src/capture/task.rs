@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedReceiver;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -21,7 +22,7 @@ use super::attach::{self, AttachError, Attachment, Means};
 use super::error::Error;
 use super::interfaces::{Link, Route, Routes, Target, list_links, list_routes};
 use super::losses::Losses;
-use super::programs::Programs;
+use super::programs::{Programs, ToTracing};
 use super::readings::{Reading, Readings};
 use super::settings::Settings;
 use super::{Event, Interface};
@@ -63,6 +64,7 @@ pub(super) struct Task {
     handle: Handle,
     messages: Messages,
     _connections: [AbortOnDropHandle; 2],
+    _logger: Option<AbortOnDropHandle>,
     routes: Routes,
     readings: Readings,
     /// Gone, but their last reading is still to come.
@@ -80,6 +82,7 @@ impl Task {
     pub(super) async fn new(settings: Settings, events: mpsc::Sender<Event>) -> Result<Self, Error> {
         let means = Means::choose(settings.attach)?;
         let mut programs = Programs::load(&settings)?;
+        let logger = programs.take_log().map(|log| AbortOnDropHandle(tokio::spawn(pass_on(log))));
         let ring = programs.take_ring().ok_or(Error::Map { map: "NEW_EDGES" })?;
         // Changes first, then the lists: nothing happens unseen in between. Two sockets, since a flood of changes
         // may cost one its messages, and the lists must be whole.
@@ -97,6 +100,7 @@ impl Task {
             handle,
             messages,
             _connections: [follower, asker].map(|connection| AbortOnDropHandle(tokio::spawn(connection))),
+            _logger: logger,
             routes: Routes::default(),
             readings: Readings::new(Timestamp::now()),
             gone: Vec::new(),
@@ -150,7 +154,9 @@ impl Task {
     async fn flush(&mut self) -> Result<(), Abandoned> {
         while let Some(event) = self.outbox.pop_front() {
             // Waits while the receiver is slow: the kernel counts on.
-            self.events.send(event).await.map_err(|_| Abandoned)?;
+            if self.events.send(event).await.is_err() {
+                return Err(Abandoned);
+            }
         }
         Ok(())
     }
@@ -353,7 +359,20 @@ async fn hinted(ring: &AsyncFd<RingBuf<MapData>>) {
     }
 }
 
-/// Ends a netlink connection together with the task.
+/// Passes the programs' diagnostics on, until it is aborted.
+async fn pass_on(log: EbpfLogger<ToTracing>) {
+    // SAFETY: the logger owns its map's descriptor, never changes it, and closes it when it is dropped.
+    let Ok(mut log) = (unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }) else {
+        tracing::warn!("the programs' diagnostics cannot be polled");
+        return;
+    };
+    while let Ok(mut guard) = log.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}
+
+/// Ends what runs beside the task together with it.
 struct AbortOnDropHandle(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDropHandle {
