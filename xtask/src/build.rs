@@ -1,28 +1,46 @@
-//! Builds the agent.
+//! `cargo xtask build`: the agent with its eBPF programs inside.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
-/// The folder of the workspace.
-pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+use crate::{say, tools};
+
+/// Builds the agent, and first installs what that needs
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Optimised, as it is deployed
+    #[arg(long)]
+    release: bool,
+}
+
+impl Build {
+    /// Builds, and says where the binary is.
+    ///
+    /// # Errors
+    /// Where a tool cannot be installed or the build fails.
+    pub fn run(&self) -> Result<()> {
+        let binary = agent(self.release)?;
+        say!("built {}", binary.display());
+        Ok(())
+    }
 }
 
 /// Builds the agent and returns where its binary is. Cargo's own output goes to stderr.
 ///
 /// # Errors
-/// Where cargo cannot be run or the build fails.
-pub fn agent() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "dryfence", "--bin", "dryfence"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(workspace())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+/// Where a tool cannot be installed, cargo cannot be run or the build fails.
+pub fn agent(release: bool) -> Result<PathBuf> {
+    tools::ensure_for_build()?;
+    let mut cargo = tools::cargo()?;
+    cargo.args(["build", "--package", "dryfence", "--bin", "dryfence"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    if release {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
     if !output.status.success() {
         bail!("building the agent failed");
     }
@@ -32,4 +50,9 @@ pub fn agent() -> Result<PathBuf> {
         .filter(|message| message["target"]["name"] == "dryfence")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo built the agent but names no executable")
+}
+
+/// Where cargo puts what it builds.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| tools::root().join("target"), PathBuf::from)
 }

@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     privilege::check_kernel()?;
     let agent = match &arguments.agent {
         Some(agent) => agent.clone(),
-        None => crate::build::agent()?,
+        None => crate::build::agent(false)?,
     };
     if !privilege::is_root() {
         let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
@@ -280,8 +280,8 @@ fn print_lines(list: &EdgeList) -> Result<()> {
 /// Where the demo looked, and what to do next.
 fn print_next(cluster: &Cluster, ipv6: bool, connections: u32) -> Result<()> {
     let manifests = Cluster::manifests();
-    let workspace = crate::build::workspace();
-    let folder = manifests.strip_prefix(&workspace).unwrap_or(&manifests).display();
+    let workspace = crate::tools::root();
+    let folder = manifests.strip_prefix(workspace).unwrap_or(&manifests).display();
     let api = cluster.pod("myapp-staging", "myapp-api").map_or("", |pod| &pod.name);
     let mut output = anstream::stdout().lock();
     let bold = anstyle::Style::new().bold();

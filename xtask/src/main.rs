@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use xtask::bench::Bench;
+use xtask::build::Build;
 use xtask::demo;
+use xtask::lint::Lint;
+use xtask::test::Test;
 
 /// The project's own commands
 #[derive(Parser)]
@@ -16,11 +20,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Build(Build),
     /// Shows on real traffic which connections policies would break
     ///
     /// Makes a small cluster of network namespaces, lets real processes in them open connections, and has a
     /// real agent record and judge them. Leaves nothing behind. Needs root: asks sudo when it is not.
     Demo(demo::Arguments),
+    Test(Test),
+    Bench(Bench),
+    Lint(Lint),
     /// What runs inside each of the demo's pods
     #[command(hide = true)]
     DemoPod(demo::pod::Arguments),
@@ -38,6 +46,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Build(build) => build.run().map(|()| ExitCode::SUCCESS),
+        Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Lint(lint) => lint.run().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPod(arguments) => demo::pod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::DemoEnter(arguments) => demo::enter::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -22,7 +22,7 @@ pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort,
 pub use workload::Workload;
 
 /// One object as the index keeps it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     Namespace(Namespace),
     Pod(Box<Pod>),
