@@ -1,6 +1,6 @@
 //! A real agent in the node's namespace, and what it says.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -77,6 +77,10 @@ impl Agent {
         ];
         let process = Process::start("the agent", namespace, "demo-enter", arguments, |command| {
             command.stdout(Stdio::from(both)).stderr(Stdio::from(file));
+            // What the user set for an agent of their own is not meant for this one.
+            for (name, _) in std::env::vars_os().filter(|(name, _)| is_a_setting(name)) {
+                command.env_remove(name);
+            }
         })?;
         Ok(Self { binary: binary.to_owned(), socket, log, process })
     }
@@ -160,6 +164,10 @@ impl Agent {
         let status = self.process.stop().await?;
         if status.success() { Ok(()) } else { bail!("the agent failed at its end ({status}); {words}") }
     }
+}
+
+fn is_a_setting(name: &OsStr) -> bool {
+    name == "NODE_NAME" || name.to_string_lossy().starts_with("DRYFENCE_")
 }
 
 fn api_address(socket: &Path) -> OsString {

@@ -193,7 +193,8 @@ impl Network {
     }
 }
 
-fn kernel_has_ipv6() -> bool {
+/// Whether this kernel speaks IPv6 at all.
+pub fn kernel_has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
 }
 
