@@ -1,5 +1,7 @@
 //! The programs on real veths between real network namespaces that the test makes: what capture reports equals
 //! what was sent.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 #[path = "bpf_veth/netns.rs"]
 mod netns;
