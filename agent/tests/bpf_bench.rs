@@ -1,6 +1,8 @@
 //! What a packet costs, by `BPF_PROG_TEST_RUN` with many repeats: `cargo test --test bpf_bench -- --ignored
 //! --nocapture`. Absolute numbers vary by the hour; the empty program of the same run is the floor.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
 mod frames;
 
@@ -113,17 +115,4 @@ fn what_a_packet_costs() {
         let net = pairs.map(|(ours, empty)| ours.saturating_sub(empty)).min().unwrap();
         println!("{name:40} {net:>8?} net");
     }
-    // One run a packet, each to a port of its own: the duration of a single run includes the clock's own cost.
-    let one_by_one = |programs: &mut Programs, offset: u16| {
-        let total: Duration = (0..20_000_u16)
-            .map(|port| {
-                let segment =
-                    Tcp { source: 9, destination: port + offset, sequence: 1, acknowledged: 0, flags: SYN };
-                run(programs, &frame(pod, other, TCP, &segment.with(0)), 1)
-            })
-            .sum();
-        total / 20_000
-    };
-    println!("{:40} {:>8?} gross", "first packet of a new edge", one_by_one(&mut programs, 1000));
-    println!("{:40} {:>8?} gross", "the same again: the edges are known", one_by_one(&mut programs, 1000));
 }

@@ -1,6 +1,11 @@
 //! The programs on real veths between real network namespaces that the test makes: what capture reports equals
 //! what was sent.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+#[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
+#[path = "../../common/testing/frames.rs"]
+mod frames;
 #[path = "bpf_veth/netns.rs"]
 mod netns;
 #[path = "bpf_veth/traffic.rs"]
@@ -17,7 +22,7 @@ use futures::TryStreamExt as _;
 use netns::{Pod, in_own_namespace, route_into_the_void};
 use rtnetlink::Handle;
 use tokio::sync::mpsc::Receiver;
-use traffic::{ask_tcp, ask_udp, dropped, hammer, ping, serve_tcp, serve_udp};
+use traffic::{ask_tcp, ask_udp, dropped, hammer, ping, send_frame, serve_tcp, serve_udp};
 
 /// What capture told, summed up by edge.
 #[derive(Default)]
@@ -309,4 +314,76 @@ fn traffic_passes_unharmed_when_the_map_is_full_and_the_loss_is_counted() {
         assert!(full.edges >= 200 - 16 && full.packets >= full.edges, "{losses:?}");
         assert!(losses.iter().any(|loss| loss.stage == "orphan"), "{losses:?}");
     });
+}
+
+#[test]
+fn headers_outside_the_linear_part_are_read_and_the_packet_passes_whole() {
+    in_own_namespace(|host| async move {
+        let client = Pod::new(&host, 10).await;
+        let server = Pod::new(&host, 20).await;
+        let (capture, mut events) = start(manual()).await;
+        let (from, to) = (client.v4, server.v4);
+        let inbox = server.namespace.run(move || UdpSocket::bind(socket(to, 5000)).unwrap()).await;
+        let station = station_of(&host, client.index).await;
+        let frame = udp_frame(station, from, to, 5000);
+        client.namespace.run(move || send_frame("vpeer10", &frame, Some(14))).await;
+        capture.read().await;
+        let mut seen = Seen::default();
+        seen.take(&mut events);
+        for (direction, local) in [(Direction::Egress, from), (Direction::Ingress, to)] {
+            let edge = seen.edge(direction, local, 5000, Protocol::Udp);
+            assert_eq!((edge.packets_to_responder, edge.bytes_to_responder), (1, 20 + 8 + 5000));
+        }
+        let mut buffer = [0; 9000];
+        inbox.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(inbox.recv(&mut buffer).unwrap(), 5000);
+        assert_eq!(capture.losses(), []);
+    });
+}
+
+#[test]
+fn a_vlan_tag_that_the_kernel_took_out_of_the_bytes_is_told() {
+    in_own_namespace(|host| async move {
+        let client = Pod::new(&host, 10).await;
+        let (capture, mut events) = start(manual()).await;
+        let (from, to) = (client.v4, IpAddr::from(Ipv4Addr::new(198, 51, 100, 7)));
+        let untagged = udp_frame(station_of(&host, client.index).await, from, to, 10);
+        for (port_byte, vlans) in [(1_u8, vec![42_u16]), (2, vec![7, 42])] {
+            let mut frame = untagged[..12].to_vec();
+            for vlan in &vlans {
+                frame.extend(0x8100_u16.to_be_bytes());
+                frame.extend(vlan.to_be_bytes());
+            }
+            frame.extend(&untagged[12..]);
+            // The low byte of the destination port tells the two apart.
+            let port = frame.len() - 10 - 8 + 3;
+            frame[port] = port_byte;
+            client.namespace.run(move || send_frame("vpeer10", &frame, None)).await;
+        }
+        capture.read().await;
+        let mut seen = Seen::default();
+        seen.take(&mut events);
+        let vlans: Vec<_> = seen.edges.iter().map(|(key, (_, last))| (key.port & 0xff, last.vlan)).collect();
+        assert_eq!(vlans, [(1, 42), (2, 7)], "one tag, and the outer of two");
+    });
+}
+
+/// The Ethernet address of an interface.
+async fn station_of(host: &Handle, index: u32) -> [u8; 6] {
+    use netlink_packet_route::link::LinkAttribute;
+    let links: Vec<_> = host.link().get().match_index(index).execute().try_collect().await.unwrap();
+    let address = links[0].attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.first_chunk().copied(),
+        _ => None,
+    });
+    address.unwrap()
+}
+
+/// A UDP packet to port 5000, with checksums that a real stack accepts.
+fn udp_frame(station: [u8; 6], from: IpAddr, to: IpAddr, payload: usize) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { unreachable!() };
+    let mut packet = frames::ipv4(from, to, 17, &[], 0, &frames::udp(40000, 5000, payload));
+    let sum = traffic::checksum(&packet[..20]).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
+    frames::ethernet_to(station, 0x0800, &packet)
 }

@@ -101,7 +101,7 @@ impl Pod {
         let namespace = Namespace::new();
         let name = format!("vpod{number}");
         let peer = format!("vpeer{number}");
-        host.link().add(LinkVeth::new(&name, &peer).build()).execute().await.unwrap();
+        host.link().add(LinkVeth::new(&name, &peer).mtu(MTU).build()).execute().await.unwrap();
         let peer_index = index_of(host, &peer).await;
         let moved = LinkUnspec::new_with_index(peer_index).setns_by_fd(namespace.0.as_raw_fd()).build();
         host.link().set(moved).execute().await.unwrap();
@@ -149,8 +149,11 @@ async fn index_of(handle: &Handle, name: &str) -> u32 {
     links[0].header.index
 }
 
+/// So that packets longer than a page pass.
+const MTU: u32 = 9000;
+
 async fn up(handle: &Handle, index: u32) {
-    handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
+    handle.link().set(LinkUnspec::new_with_index(index).mtu(MTU).up().build()).execute().await.unwrap();
 }
 
 async fn set_addresses(handle: &Handle, index: u32, v4: Ipv4Addr, v6: Ipv6Addr) {

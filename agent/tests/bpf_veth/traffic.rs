@@ -96,7 +96,7 @@ fn send(socket: &UdpSocket, message: &[u8], address: IpAddr) {
     assert_eq!(sent.unwrap(), message.len(), "on {}", socket.as_raw_fd());
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();
     while sum >> 16 != 0 {
@@ -126,3 +126,47 @@ pub(crate) fn dropped(interface_prefix: &str) -> u64 {
     let (_, numbers) = line.split_once(':').unwrap();
     numbers.split_whitespace().nth(11).unwrap().parse().unwrap()
 }
+
+/// Sends a whole frame from an interface as it is. With `linear`, only that many of its bytes lie in the linear
+/// part of the socket buffer: the packet must then be longer than a page (`packet_alloc_skb`).
+pub(crate) fn send_frame(interface: &str, frame: &[u8], linear: Option<u16>) {
+    let index = nix::net::if_::if_nametoindex(interface).unwrap();
+    // SAFETY: plain calls on live data; the results are checked.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(fd);
+        let mut bytes = Vec::new();
+        if let Some(linear) = linear {
+            let on: libc::c_int = 1;
+            let set = libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as u32,
+            );
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+            // `struct virtio_net_hdr`: only the length of the headers is set.
+            bytes.extend([0, 0]);
+            bytes.extend(linear.to_le_bytes());
+            bytes.extend([0; 6]);
+        }
+        bytes.extend(frame);
+        let mut to: libc::sockaddr_ll = std::mem::zeroed();
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = i32::try_from(index).unwrap();
+        let sent = libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        );
+        assert_eq!(usize::try_from(sent), Ok(bytes.len()), "{}", io::Error::last_os_error());
+    }
+}
+
+/// `include/uapi/linux/if_packet.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;
