@@ -282,8 +282,6 @@ fn denial(link: &Link<'_>, direction: Direction, answer: &DecisionRecord) -> Den
     if policies.is_empty() {
         policies.extend(answer.policy.clone());
     }
-    let nearest =
-        answer.reason.split_once("(nearest: ").map(|(_, rest)| rest.strip_suffix(')').unwrap_or(rest));
     let asked = Asked {
         direction,
         initiator: &link.initiator,
@@ -297,7 +295,7 @@ fn denial(link: &Link<'_>, direction: Direction, answer: &DecisionRecord) -> Den
         owner: owner.clone(),
         policies,
         reason: answer.reason.clone(),
-        nearest: nearest.map(ToOwned::to_owned),
+        nearest: answer.nearest.clone(),
         fix: asked.fix(),
     }
 }

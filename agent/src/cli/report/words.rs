@@ -93,7 +93,7 @@ pub(super) fn losses(window: &Window) -> String {
             format!("{} ({}: {})", amounts.join(" and "), loss.stage, loss.reason)
         })
         .collect();
-    if lost.is_empty() { "nothing lost".to_owned() } else { lost.join("; ") }
+    if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") }
 }
 
 /// How far the findings can be relied on, in one sentence.
