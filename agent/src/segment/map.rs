@@ -388,3 +388,6 @@ fn unknown_name(name: &str, segments: &[Segment], label: Option<&str>) -> String
     known.extend(label.map(|label| format!("{label}=*")));
     format!("\"{name}\" is no segment of this map: {}", known.join(", "))
 }
+
+#[cfg(test)]
+mod tests;
