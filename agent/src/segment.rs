@@ -46,3 +46,5 @@ pub use verdict::{Crossing, Nearest, Reason, SegmentVerdict};
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod properties;

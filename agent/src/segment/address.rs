@@ -200,7 +200,9 @@ impl AddressTable {
             .flat_map(|(owner, set)| set.intervals().iter().map(move |interval| (owner, *interval)))
             .collect();
         let family = |v6: bool| {
-            Pieces::new(all.iter().filter(|(_, interval)| interval.v6 == v6).map(|(o, i)| (*o, i.first, i.last)))
+            Pieces::new(
+                all.iter().filter(|(_, interval)| interval.v6 == v6).map(|(o, i)| (*o, i.first, i.last)),
+            )
         };
         Self { v4: family(false), v6: family(true) }
     }

@@ -63,9 +63,11 @@ impl EdgeException {
         findings.extend(read_findings);
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        for (field, value) in
-            [("metadata.name", name), ("metadata.namespace", namespace), ("spec.reason", object.spec.reason.trim())]
-        {
+        for (field, value) in [
+            ("metadata.name", name),
+            ("metadata.namespace", namespace),
+            ("spec.reason", object.spec.reason.trim()),
+        ] {
             if value.is_empty() {
                 findings.wrong(field, "is required");
             }
@@ -193,9 +195,8 @@ fn read_end(
     if members.is_empty() {
         findings.wrong(field, "is empty: it would match nothing; leave it out for any end");
     }
-    let read = |(index, spec)| {
-        read_member(spec, &format!("{field}[{index}]"), Home::Namespace(namespace), findings)
-    };
+    let read =
+        |(index, spec)| read_member(spec, &format!("{field}[{index}]"), Home::Namespace(namespace), findings);
     Some(members.iter().enumerate().filter_map(read).collect())
 }
 
@@ -299,7 +300,9 @@ fn refusal(
         return refused(format!("there is no SegmentMap \"{name}\""));
     };
     let Some(selector) = &map.exceptions_from else {
-        return refused(format!("SegmentMap {name} lets no namespace declare exceptions (spec.exceptionsFrom)"));
+        return refused(format!(
+            "SegmentMap {name} lets no namespace declare exceptions (spec.exceptionsFrom)"
+        ));
     };
     let namespace = &exception.namespace;
     match namespaces.get(namespace) {
@@ -308,7 +311,9 @@ fn refusal(
             "SegmentMap {name} does not let namespace {namespace} declare exceptions: spec.exceptionsFrom selects \
              {selector}"
         )),
-        None => refused(format!("the labels of namespace {namespace} are not known, and SegmentMap {name} asks for them")),
+        None => refused(format!(
+            "the labels of namespace {namespace} are not known, and SegmentMap {name} asks for them"
+        )),
     }
 }
 

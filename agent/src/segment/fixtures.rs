@@ -100,7 +100,8 @@ pub(crate) fn mk_node(name: &str, address: &str) -> Party {
 }
 
 pub(crate) fn mk_service(namespace: &str, name: &str, backends: &[(Party, u16)]) -> Party {
-    let backends = backends.iter().map(|(party, port)| Backend { party: party.clone(), port: *port }).collect();
+    let backends =
+        backends.iter().map(|(party, port)| Backend { party: party.clone(), port: *port }).collect();
     let target = ServiceTarget { namespace: namespace.into(), name: name.into(), backends };
     Party { address: Some(mk_address("10.96.0.1")), endpoint: Endpoint::Service(Arc::new(target)) }
 }
@@ -136,6 +137,7 @@ pub(crate) fn mk_judge(spec: &str) -> SegmentJudge {
 
 /// An exception `shop/e` with this `spec`, as YAML in one line.
 pub(crate) fn mk_exception_object(spec: &str) -> EdgeExceptionObject {
-    let head = "apiVersion: dryfence.io/v1alpha1\nkind: EdgeException\nmetadata: {namespace: shop, name: e}\n";
+    let head =
+        "apiVersion: dryfence.io/v1alpha1\nkind: EdgeException\nmetadata: {namespace: shop, name: e}\n";
     serde_saphyr::from_str(&format!("{head}spec: {spec}\n")).unwrap()
 }

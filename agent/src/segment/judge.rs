@@ -155,7 +155,13 @@ impl SegmentJudge {
     }
 
     /// The answer where it is the same in whichever segment each end may be; else `Unknown`.
-    fn answer(&self, initiator: &Face<'_>, responder: &Face<'_>, from: &Assignment, to: &Assignment) -> Answer {
+    fn answer(
+        &self,
+        initiator: &Face<'_>,
+        responder: &Face<'_>,
+        from: &Assignment,
+        to: &Assignment,
+    ) -> Answer {
         let (sure_from, sure_to) = (from.sure().cloned(), to.sure().cloned());
         let ends = [(End::Initiator, from), (End::Responder, to)];
         let unknown = |reason| Answer {
@@ -188,7 +194,12 @@ impl SegmentJudge {
             Assignment::OneOf(_, doubt) => Some(Reason::InDoubt { end: *end, doubt: *doubt }),
             _ => None,
         });
-        unknown(doubt.unwrap_or(Reason::Unassigned { initiator: sure_from.is_none(), responder: sure_to.is_none() }))
+        unknown(
+            doubt.unwrap_or(Reason::Unassigned {
+                initiator: sure_from.is_none(),
+                responder: sure_to.is_none(),
+            }),
+        )
     }
 
     /// The answer with names in place of numbers.
@@ -243,7 +254,9 @@ fn together(answers: Vec<Answer>) -> Answer {
     let (allowed, violations, unknown) =
         (count(Crossing::Allow), count(Crossing::Violation), count(Crossing::Unknown));
     let judged = if allowed + violations + unknown == 0 { Crossing::Ignored } else { Crossing::Allow };
-    let mut heard = answers.into_iter().filter(|answer| judged == Crossing::Ignored || answer.verdict != Crossing::Ignored);
+    let mut heard = answers
+        .into_iter()
+        .filter(|answer| judged == Crossing::Ignored || answer.verdict != Crossing::Ignored);
     let Some(mut first) = heard.next() else {
         let reason = Reason::EndUnknown { end: End::Responder, why: UnknownReason::NoBackends };
         return Answer::nowhere(Crossing::Unknown, reason);

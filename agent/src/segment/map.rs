@@ -152,13 +152,10 @@ impl SegmentMap {
         let segments = read_segments(spec, findings);
         let overlap = [("Reject", Overlap::Reject), ("FirstMatch", Overlap::FirstMatch)];
         let overlap = findings.choice("spec.overlap", spec.overlap.as_deref(), &overlap, Overlap::Reject);
-        let unassigned = [
-            ("Report", Unassigned::Report),
-            ("Ignore", Unassigned::Ignore),
-            ("Deny", Unassigned::Deny),
-        ];
-        let severity =
-            [Severity::Info, Severity::Warning, Severity::Critical].map(|severity| (severity.as_str(), severity));
+        let unassigned =
+            [("Report", Unassigned::Report), ("Ignore", Unassigned::Ignore), ("Deny", Unassigned::Deny)];
+        let severity = [Severity::Info, Severity::Warning, Severity::Critical]
+            .map(|severity| (severity.as_str(), severity));
         if overlap == Overlap::Reject {
             findings.extend(overlap::visible(&segments));
         }
@@ -245,10 +242,12 @@ impl SegmentMap {
                 reason: if broken.is_empty() { good } else { bad }.to_owned(),
                 message: summary(&broken),
                 observed_generation: generation,
-                last_transition_time: same.map_or_else(|| time(now), |same| same.last_transition_time.clone()),
+                last_transition_time: same
+                    .map_or_else(|| time(now), |same| same.last_transition_time.clone()),
             }
         };
-        let texts = |findings: &mut dyn Iterator<Item = &Finding>| findings.map(ToString::to_string).collect();
+        let texts =
+            |findings: &mut dyn Iterator<Item = &Finding>| findings.map(ToString::to_string).collect();
         SegmentMapStatus {
             observed_generation: generation,
             conditions: vec![

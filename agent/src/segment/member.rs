@@ -126,7 +126,9 @@ impl Member {
     /// Whether a face is this member.
     pub(crate) fn matches(&self, face: &Face<'_>) -> Match {
         match self {
-            Self::Pods { namespaces, pods } => face.pod().is_some_and(|pod| selects(namespaces, pods, pod)).into(),
+            Self::Pods { namespaces, pods } => {
+                face.pod().is_some_and(|pod| selects(namespaces, pods, pod)).into()
+            }
             Self::Addresses(_) if face.addresses.is_empty() => Match::Maybe(Doubt::NoAddress),
             Self::Addresses(set) => face.addresses.iter().any(|address| set.contains(*address)).into(),
             Self::Entity(entity) => is_entity(*entity, face),
@@ -238,7 +240,8 @@ pub(crate) fn read_member(
     }
     if given.len() > 1 {
         let given = given.join(" and ");
-        findings.wrong(field, format_args!("gives {given}; a member is one of them, write one member for each"));
+        findings
+            .wrong(field, format_args!("gives {given}; a member is one of them, write one member for each"));
         return None;
     }
     let field = |name: &str| format!("{field}.{name}");
@@ -320,7 +323,10 @@ fn read_fqdn(name: &str, field: &str, findings: &mut Findings) -> Option<Member>
         !part.is_empty() && part.len() <= 63 && part.bytes().all(inner) && !part.starts_with('-')
     };
     if below.len() > 253 || !below.split('.').all(part_ok) {
-        findings.wrong(field, format_args!("\"{name}\" is not a DNS name, as api.example.com and *.example.com are"));
+        findings.wrong(
+            field,
+            format_args!("\"{name}\" is not a DNS name, as api.example.com and *.example.com are"),
+        );
         return None;
     }
     let effect = "matches nothing yet: names of outside addresses are not recorded, so a verdict that depends on \
@@ -329,7 +335,12 @@ fn read_fqdn(name: &str, field: &str, findings: &mut Findings) -> Option<Member>
     Some(Member::Fqdn(lower.into()))
 }
 
-fn read_workload(spec: &WorkloadSpec, field: &str, home: Home<'_>, findings: &mut Findings) -> Option<Member> {
+fn read_workload(
+    spec: &WorkloadSpec,
+    field: &str,
+    home: Home<'_>,
+    findings: &mut Findings,
+) -> Option<Member> {
     let Home::Namespace(own) = home else {
         findings.wrong(field, "is for an EdgeException only; a segment names its pods by their labels");
         return None;

@@ -23,7 +23,8 @@ pub(crate) fn visible(segments: &[Segment]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (later, segment) in segments.iter().enumerate() {
         for (earlier, other) in segments.iter().enumerate().take(later) {
-            let pairs = segment.members.iter().flat_map(|one| other.members.iter().map(move |two| (one, two)));
+            let pairs =
+                segment.members.iter().flat_map(|one| other.members.iter().map(move |two| (one, two)));
             let first = pairs.into_iter().find_map(|((at, one), (other_at, two))| {
                 let common = common(one, two)?;
                 let field = format!("spec.segments[{later}].members[{at}]");
@@ -57,7 +58,9 @@ fn one_way(one: &Member, other: &Member) -> Option<String> {
             public.intervals().first().map(|part| format!("{part} (outside the cluster: world)"))
         }
         (Member::Entity(a), Member::Entity(b)) if a == b => words(a),
-        (Member::Entity(Entity::Host), Member::Entity(Entity::Node)) => Some("host (it is a node)".to_owned()),
+        (Member::Entity(Entity::Host), Member::Entity(Entity::Node)) => {
+            Some("host (it is a node)".to_owned())
+        }
         (Member::Fqdn(name), Member::Entity(Entity::World)) => Some(format!("{name} (outside: world)")),
         (Member::Fqdn(a), Member::Fqdn(b)) if is_below(a, b) => words(a),
         (Member::Vlan(a), Member::Vlan(b)) if a == b => Some(format!("vlan {a}")),
@@ -67,11 +70,10 @@ fn one_way(one: &Member, other: &Member) -> Option<String> {
         ) if (b.is_everything() || a == b) && (b_pods.is_everything() || a_pods == b_pods) => {
             Some(format!("pods ({a_pods}) of namespaces ({a})"))
         }
-        (Member::Entity(Entity::ClusterDns), Member::Pods { namespaces: Namespaces::Selected(any), pods })
-            if any.is_everything() && pods.is_everything() =>
-        {
-            Some("cluster-dns (its pods)".to_owned())
-        }
+        (
+            Member::Entity(Entity::ClusterDns),
+            Member::Pods { namespaces: Namespaces::Selected(any), pods },
+        ) if any.is_everything() && pods.is_everything() => Some("cluster-dns (its pods)".to_owned()),
         _ => None,
     }
 }

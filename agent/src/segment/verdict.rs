@@ -135,16 +135,19 @@ impl fmt::Display for Reason {
             Self::NoRule { from, to, port, protocol, nearest } => {
                 write!(f, "no rule lets {from} open connections to {to} on ")?;
                 // An ICMP type and code is not a port.
-                if protocol.has_ports() { write!(f, "{port}/{protocol}")? } else { write!(f, "{protocol}")? }
+                if protocol.has_ports() {
+                    write!(f, "{port}/{protocol}")?
+                } else {
+                    write!(f, "{protocol}")?
+                }
                 match nearest {
                     Some(nearest) => write!(f, " ({nearest})"),
                     None => Ok(()),
                 }
             }
-            Self::WithinSegmentDenied { segment } => write!(
-                f,
-                "both ends are in segment {segment}, withinSegment is Deny, and no rule allows it"
-            ),
+            Self::WithinSegmentDenied { segment } => {
+                write!(f, "both ends are in segment {segment}, withinSegment is Deny, and no rule allows it")
+            }
             Self::Unassigned { initiator, responder } => match (initiator, responder) {
                 (true, false) => f.write_str("the initiator is in no segment"),
                 (false, true) => f.write_str("the responder is in no segment"),

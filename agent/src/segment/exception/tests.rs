@@ -59,7 +59,8 @@ fn it_does_not_mute_what_only_may_be_meant() {
     let template = PodOf { name: "t", labels: "", ..PodOf::default() }.party();
     let spec = "{scenario: enforced, reason: known, to: [{ipBlock: {cidr: 10.0.0.0/8}}]}";
     assert!(!mutes(spec, &mk_edge(&web, &template, 443)), "the address is missing");
-    let unknown = Party { address: None, endpoint: Endpoint::Unknown(crate::model::verdict::UnknownReason::Snat) };
+    let unknown =
+        Party { address: None, endpoint: Endpoint::Unknown(crate::model::verdict::UnknownReason::Snat) };
     let any = "{scenario: enforced, reason: known, to: [{workload: {kind: Deployment, name: web}}]}";
     assert!(!mutes(any, &mk_edge(&unknown, &web, 443)), "the initiator is not known");
     let exception = mk_exception("{scenario: enforced, reason: known, to: [{fqdn: api.example.com}]}");
@@ -75,16 +76,19 @@ fn it_covers_a_service_only_if_every_backend_is_meant() {
     let web = mk_pod("web", "app=web");
     let (db, other) = (mk_pod("db", "app=db"), mk_pod("x", ""));
     let spec = "{scenario: enforced, reason: known, to: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: 5432}]}";
-    for (backends, covered) in
-        [(vec![(db.clone(), 5432)], true), (vec![(db.clone(), 5433)], false), (vec![(db, 5432), (other, 5432)], false)]
-    {
+    for (backends, covered) in [
+        (vec![(db.clone(), 5432)], true),
+        (vec![(db.clone(), 5433)], false),
+        (vec![(db, 5432), (other, 5432)], false),
+    ] {
         assert_eq!(mutes(spec, &mk_edge(&web, &mk_service("shop", "db", &backends), 80)), covered);
     }
 }
 
 #[test]
 fn once_expired_it_mutes_nothing_and_is_a_finding() {
-    let spec = "{scenario: enforced, reason: known, to: [{entity: world}], expiresAt: '2026-03-01T00:00:00+01:00'}";
+    let spec =
+        "{scenario: enforced, reason: known, to: [{entity: world}], expiresAt: '2026-03-01T00:00:00+01:00'}";
     let exceptions = Exceptions::new(&[mk_exception(spec)], &[], &NamespaceLabels::default());
     let edge = mk_edge(&mk_pod("web", ""), &mk_outside("203.0.113.1"), 443);
     for (now, muted) in
@@ -96,7 +100,10 @@ fn once_expired_it_mutes_nothing_and_is_a_finding() {
         assert_eq!(found.is_empty(), muted, "{now}");
         if let [found] = &found[..] {
             assert_eq!(found.exception.to_string(), "EdgeException/shop/e");
-            assert!(found.finding.to_string().starts_with("spec.expiresAt: expired on 2026-02-28T23:00:00"), "{found:?}");
+            assert!(
+                found.finding.to_string().starts_with("spec.expiresAt: expired on 2026-02-28T23:00:00"),
+                "{found:?}"
+            );
         }
     }
 }
@@ -105,7 +112,10 @@ fn once_expired_it_mutes_nothing_and_is_a_finding() {
 fn what_is_wrong_with_it_is_found_and_then_it_mutes_nothing() {
     let good = "to: [{entity: world}], reason: known";
     for (spec, expected) in [
-        (format!("{good}, scenario: a, segmentMap: b"), "spec: gives scenario and segmentMap; an exception is from one of them"),
+        (
+            format!("{good}, scenario: a, segmentMap: b"),
+            "spec: gives scenario and segmentMap; an exception is from one of them",
+        ),
         (good.to_owned(), "spec: gives neither scenario nor segmentMap"),
         ("scenario: enforced, to: [{entity: world}], reason: ' '".to_owned(), "spec.reason: is required"),
         (
@@ -146,7 +156,8 @@ fn what_is_wrong_with_it_is_found_and_then_it_mutes_nothing() {
 
 #[test]
 fn a_maps_violations_are_muted_only_from_namespaces_that_it_names() {
-    let exception = mk_exception("{segmentMap: m, reason: known, owner: team-a, ticket: T-1, to: [{entity: world}]}");
+    let exception =
+        mk_exception("{segmentMap: m, reason: known, owner: team-a, ticket: T-1, to: [{entity: world}]}");
     let segments = "segments: [{name: a, members: [{podSelector: {}}]}]";
     let edge = mk_edge(&mk_pod("web", ""), &mk_outside("203.0.113.1"), 443);
     let muted = Muted::SegmentMap("m".into());
@@ -156,7 +167,9 @@ fn a_maps_violations_are_muted_only_from_namespaces_that_it_names() {
         (
             "exceptionsFrom: {namespaceSelector: {matchLabels: {trusted: 'yes'}}}",
             Some("trusted=no"),
-            Some("SegmentMap m does not let namespace shop declare exceptions: spec.exceptionsFrom selects trusted=yes"),
+            Some(
+                "SegmentMap m does not let namespace shop declare exceptions: spec.exceptionsFrom selects trusted=yes",
+            ),
         ),
         (
             "exceptionsFrom: {namespaceSelector: {}}",
@@ -179,7 +192,9 @@ fn a_maps_violations_are_muted_only_from_namespaces_that_it_names() {
         assert_eq!(messages, refused.into_iter().collect::<Vec<_>>());
         // Another map's violations and a scenario's denials are not its business.
         for other in [Muted::SegmentMap("n".into()), scenario()] {
-            assert!(exceptions.excepting(&other, &edge, &Surroundings::default(), Timestamp::EPOCH).is_none());
+            assert!(
+                exceptions.excepting(&other, &edge, &Surroundings::default(), Timestamp::EPOCH).is_none()
+            );
         }
     }
     let none = Exceptions::new(&[exception], &[], &NamespaceLabels::default());

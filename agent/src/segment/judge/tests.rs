@@ -105,7 +105,9 @@ fn protocols_of_rules_are_tcp_unless_they_say_otherwise() {
 #[test]
 fn unassigned_and_within_segment_are_what_the_map_says() {
     let map = |more: &str| {
-        format!("segments:\n- {{name: web, members: [{{podSelector: {{matchLabels: {{tier: web}}}}}}]}}\n{more}\n")
+        format!(
+            "segments:\n- {{name: web, members: [{{podSelector: {{matchLabels: {{tier: web}}}}}}]}}\n{more}\n"
+        )
     };
     let (web, web2, other) = (tier("web"), mk_pod("web2", "tier=web"), mk_pod("x", ""));
     for (more, one_end, no_end, within) in [
@@ -163,7 +165,12 @@ fn a_service_is_its_backends_on_their_ports() {
             "no rule lets web open connections to data on 8080/TCP",
         ),
         (vec![web], Crossing::Ignored, None, "a pod talking to itself is not judged"),
-        (vec![], Crossing::Unknown, None, "the responder is not known: the Service has no ready backend that is known"),
+        (
+            vec![],
+            Crossing::Unknown,
+            None,
+            "the responder is not known: the Service has no ready backend that is known",
+        ),
     ] {
         // The Service's own port, 80, is in no rule.
         let edge = mk_edge(&tier("web"), &mk_service("shop", "s", &backends), 80);
@@ -181,7 +188,10 @@ fn an_unknown_end_is_unknown_with_its_reason() {
     assert_eq!(given.verdict, Crossing::Unknown);
     assert_eq!(given.reason.code(), "snat");
     assert_eq!(given.to_segment.as_deref(), Some("web"));
-    assert_eq!(given.reason.to_string(), "the initiator is not known: source NAT hid who opened the connection");
+    assert_eq!(
+        given.reason.to_string(),
+        "the initiator is not known: source NAT hid who opened the connection"
+    );
 }
 
 const ENTITIES: &str = "\
@@ -199,7 +209,8 @@ segments:
 #[test]
 fn entities_are_what_the_cluster_calls_them() {
     let dns = PodOf { name: "dns", roles: Roles::CLUSTER_DNS, ..PodOf::default() }.party();
-    let agent = PodOf { name: "agent", host_network: true, address: Some("192.0.2.1"), ..PodOf::default() }.party();
+    let agent =
+        PodOf { name: "agent", host_network: true, address: Some("192.0.2.1"), ..PodOf::default() }.party();
     let control = mk_node("cp", "192.0.2.9");
     let api = mk_service("default", "kubernetes", &[(control.clone(), 6443)]);
     let other = mk_service("shop", "kubernetes", &[(control.clone(), 10250)]);
@@ -242,7 +253,8 @@ fn entities_are_what_the_cluster_calls_them() {
 
 #[test]
 fn world_never_holds_the_clouds_metadata() {
-    let map = "segments: [{name: app, members: [{podSelector: {}}]}, {name: internet, members: [{entity: world}]}]
+    let map =
+        "segments: [{name: app, members: [{podSelector: {}}]}, {name: internet, members: [{entity: world}]}]
 rules: [{from: [app], to: [internet]}]
 unassigned: Deny";
     let mut judge = mk_judge(map);
@@ -271,7 +283,8 @@ fn probes_of_the_own_node_are_not_meant_unless_the_map_names_the_node() {
 #[test]
 fn multicast_broadcast_and_dhcp_are_not_judged() {
     let mut judge = mk_judge("segments: [{name: app, members: [{podSelector: {}}]}]\nunassigned: Deny");
-    for (address, port) in [("224.0.0.251", 5353), ("ff02::1", 1), ("255.255.255.255", 9), ("192.0.2.1", 67)] {
+    for (address, port) in [("224.0.0.251", 5353), ("ff02::1", 1), ("255.255.255.255", 9), ("192.0.2.1", 67)]
+    {
         let mut edge = mk_edge(&mk_pod("a", ""), &mk_outside(address), port);
         edge.protocol = Protocol::Udp;
         assert_eq!(judge.judge(&edge).verdict, Crossing::Ignored, "{address}");

@@ -22,7 +22,10 @@ fn everything_wrong_is_found_with_its_path_and_takes_the_map_out_of_force() {
             "segments: [{name: a, members: [{vlan: 1}]}, {name: a, members: [{vlan: 2}]}]",
             "spec.segments[1].name: \"a\" is the name of spec.segments[0] already",
         ),
-        ("segments: [{name: a}]", "spec.segments[0].members: is empty: nothing would ever be in this segment"),
+        (
+            "segments: [{name: a}]",
+            "spec.segments[0].members: is empty: nothing would ever be in this segment",
+        ),
         (
             "segments: [{name: a, members: [{}]}]",
             "spec.segments[0].members[0]: is empty: give one of namespaceSelector, podSelector, ipBlock, ipRange, \
@@ -159,7 +162,11 @@ fn overlaps_that_can_be_seen_take_a_rejecting_map_out_of_force_and_no_other() {
         ("ipRange: 192.168.1.0-50", "ipBlock: {cidr: 192.168.1.32/27}", Some("192.168.1.32-192.168.1.50")),
         ("ipRange: 192.168.1.0-50", "ipRange: 192.168.1.50-60", Some("192.168.1.50")),
         ("ipRange: 192.168.1.0-50", "ipRange: 192.168.1.51-60", None),
-        ("ipBlock: {cidr: '2001:db8::/32'}", "ipBlock: {cidr: '2001:db8:1::/48'}", Some("2001:db8:1::-2001:db8:1:ff")),
+        (
+            "ipBlock: {cidr: '2001:db8::/32'}",
+            "ipBlock: {cidr: '2001:db8:1::/48'}",
+            Some("2001:db8:1::-2001:db8:1:ff"),
+        ),
         ("ipBlock: {cidr: '::/0'}", "ipBlock: {cidr: 10.0.0.0/8}", None),
         ("vlan: 10", "vlan: 10", Some("vlan 10")),
         ("vlan: 10", "vlan: 20", None),
@@ -179,13 +186,22 @@ fn overlaps_that_can_be_seen_take_a_rejecting_map_out_of_force_and_no_other() {
         ("fqdn: api.example.com", "fqdn: '*.example.com'", Some("api.example.com")),
         ("fqdn: example.com", "fqdn: '*.example.com'", None),
         ("fqdn: api.example.com", "entity: world", Some("api.example.com (outside: world)")),
-        ("podSelector: {matchLabels: {a: b}}", "podSelector: {matchLabels: {a: b}}", Some("pods (a=b) of namespaces (everything)")),
-        ("podSelector: {matchLabels: {a: b}}", "podSelector: {}", Some("pods (a=b) of namespaces (everything)")),
+        (
+            "podSelector: {matchLabels: {a: b}}",
+            "podSelector: {matchLabels: {a: b}}",
+            Some("pods (a=b) of namespaces (everything)"),
+        ),
+        (
+            "podSelector: {matchLabels: {a: b}}",
+            "podSelector: {}",
+            Some("pods (a=b) of namespaces (everything)"),
+        ),
         ("podSelector: {matchLabels: {a: b}}", "podSelector: {matchLabels: {a: c}}", None),
         ("podSelector: {}", "entity: cluster-dns", Some("cluster-dns (its pods)")),
     ] {
         for (one, other) in [(one, other), (other, one)] {
-            let spec = format!("segments: [{{name: a, members: [{{{one}}}]}}, {{name: b, members: [{{{other}}}]}}]");
+            let spec =
+                format!("segments: [{{name: a, members: [{{{one}}}]}}, {{name: b, members: [{{{other}}}]}}]");
             let map = mk_map(&spec);
             let seen: Vec<_> = map.reasons_not_in_force().collect();
             match (common, &seen[..]) {
@@ -233,7 +249,11 @@ fn the_status_says_why_and_keeps_the_time_of_what_did_not_change() {
     let good = mk_map(A_AND_B);
     let first = good.status(Some(1), &[], at(0), None);
     let states = |status: &SegmentMapStatus| -> Vec<String> {
-        status.conditions.iter().map(|c| format!("{}={} {} {}", c.type_, c.status, c.reason, c.message)).collect()
+        status
+            .conditions
+            .iter()
+            .map(|c| format!("{}={} {} {}", c.type_, c.status, c.reason, c.message))
+            .collect()
     };
     assert_eq!(states(&first), ["InForce=True Valid ", "Disjoint=True NoOverlapMet "]);
     let bad = mk_map("segments: [{name: a, members: []}]");
