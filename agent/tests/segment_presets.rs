@@ -1,6 +1,8 @@
 //! The presets of `deploy/segments/`: each is read, is in force, and says of built edges what the field's
 //! guides prescribe (agents behind a gateway, three tiers and a DMZ, many tenants).
 
+#![expect(clippy::unwrap_used, reason = "what is read here is the test's own")]
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! Faces: the ends of an edge as segments see them. A Service has a face for each backend.
 
 use std::net::IpAddr;
-use std::slice;
 use std::sync::Arc;
 
 use crate::model::edge::{Edge, Protocol};
@@ -85,7 +84,7 @@ impl<'a> Face<'a> {
         Self {
             end,
             kind: Kind::External,
-            addresses: party.address.as_ref().map_or(&[], slice::from_ref),
+            addresses: party.address.as_slice(),
             port: edge.port,
             protocol: edge.protocol,
             api_server: false,

@@ -187,7 +187,12 @@ impl SegmentJudge {
         });
         let first = answers.next();
         let agree = |(first, _): &(Crossing, Reason)| answers.all(|(verdict, _)| verdict == *first);
-        if let Some((verdict, reason)) = first.filter(agree) {
+        if let Some((verdict, mut reason)) = first.filter(agree) {
+            if let Reason::NoRule { from: from_name, to: to_name, nearest, .. } = &mut reason
+                && (sure_from.is_none() || sure_to.is_none())
+            {
+                (*from_name, *to_name, *nearest) = (self.any_name(from), self.any_name(to), None);
+            }
             return Answer { from: sure_from, to: sure_to, verdict, reason };
         }
         let doubt = ends.iter().find_map(|(end, assignment)| match assignment {
@@ -200,6 +205,16 @@ impl SegmentJudge {
                 responder: sure_to.is_none(),
             }),
         )
+    }
+
+    /// Where an end may be, in words: `openai or internet`.
+    fn any_name(&self, assignment: &Assignment) -> Arc<str> {
+        let name = |slot: &Option<Slot>| match slot {
+            Some(slot) => self.map.slot_name(slot),
+            None => "no segment".into(),
+        };
+        let names: Vec<_> = assignment.possible().iter().map(name).collect();
+        names.join(" or ").into()
     }
 
     /// The answer with names in place of numbers.
@@ -245,38 +260,34 @@ fn probe(initiator: &Face<'_>, from: Option<&Slot>) -> Option<(Crossing, Reason)
 }
 
 /// One answer of the answers of a Service's backends: theirs, if they agree. A backend that is the initiator
-/// itself says nothing.
+/// itself says nothing where there are others.
 fn together(answers: Vec<Answer>) -> Answer {
+    let judged = |answer: &Answer| !matches!(answer.reason, Reason::NotJudged(_));
+    let any_judged = answers.iter().any(judged);
+    let heard: Vec<Answer> = answers.into_iter().filter(|answer| !any_judged || judged(answer)).collect();
     let count = |wanted: Crossing| {
-        let count = answers.iter().filter(|answer| answer.verdict == wanted).count();
+        let count = heard.iter().filter(|answer| answer.verdict == wanted).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     };
-    let (allowed, violations, unknown) =
-        (count(Crossing::Allow), count(Crossing::Violation), count(Crossing::Unknown));
-    let judged = if allowed + violations + unknown == 0 { Crossing::Ignored } else { Crossing::Allow };
-    let mut heard = answers
-        .into_iter()
-        .filter(|answer| judged == Crossing::Ignored || answer.verdict != Crossing::Ignored);
+    let differ = Reason::BackendsDiffer {
+        allowed: count(Crossing::Allow),
+        violations: count(Crossing::Violation),
+        unknown: count(Crossing::Unknown),
+        ignored: count(Crossing::Ignored),
+    };
+    let mut heard = heard.into_iter();
     let Some(mut first) = heard.next() else {
         let reason = Reason::EndUnknown { end: End::Responder, why: UnknownReason::NoBackends };
         return Answer::nowhere(Crossing::Unknown, reason);
     };
-    let first_verdict = first.verdict;
     let mut agree = true;
     for answer in heard {
-        agree &= answer.verdict == first_verdict;
-        if first.from != answer.from {
-            first.from = None;
-        }
-        if first.to != answer.to {
-            first.to = None;
-        }
+        agree &= answer.verdict == first.verdict;
+        // A segment is told where it is the same for every backend.
+        first.from = first.from.filter(|from| Some(from) == answer.from.as_ref());
+        first.to = first.to.filter(|to| Some(to) == answer.to.as_ref());
     }
-    if agree {
-        return first;
-    }
-    let reason = Reason::BackendsDiffer { allowed, violations, unknown };
-    Answer { verdict: Crossing::Unknown, reason, ..first }
+    if agree { first } else { Answer { verdict: Crossing::Unknown, reason: differ, ..first } }
 }
 
 /// An endpoint, for a finding.

@@ -100,7 +100,7 @@ pub enum Reason {
     /// Unknown: it is not known what an end is.
     EndUnknown { end: End, why: UnknownReason },
     /// Unknown: a Service's backends get different answers.
-    BackendsDiffer { allowed: u32, violations: u32, unknown: u32 },
+    BackendsDiffer { allowed: u32, violations: u32, unknown: u32, ignored: u32 },
 }
 
 impl Reason {
@@ -165,9 +165,10 @@ impl fmt::Display for Reason {
                 write!(f, "the segment of the {} is not known: {doubt}", end.as_str())
             }
             Self::EndUnknown { end, why } => write!(f, "the {} is not known: {why}", end.as_str()),
-            Self::BackendsDiffer { allowed, violations, unknown } => write!(
+            Self::BackendsDiffer { allowed, violations, unknown, ignored } => write!(
                 f,
-                "the Service's backends differ: {allowed} allowed, {violations} violations, {unknown} unknown"
+                "the Service's backends differ: {allowed} allowed, {violations} violations, {unknown} unknown, \
+                 {ignored} ignored"
             ),
         }
     }

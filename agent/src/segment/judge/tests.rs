@@ -143,20 +143,20 @@ fn a_service_is_its_backends_on_their_ports() {
             vec![app.clone(), (mk_pod("app2", "tier=app"), 9090)],
             Crossing::Unknown,
             Some("app"),
-            "the Service's backends differ: 1 allowed, 1 violations, 0 unknown",
+            "the Service's backends differ: 1 allowed, 1 violations, 0 unknown, 0 ignored",
         ),
         (
             vec![app.clone(), data.clone()],
             Crossing::Unknown,
             None,
-            "the Service's backends differ: 1 allowed, 1 violations, 0 unknown",
+            "the Service's backends differ: 1 allowed, 1 violations, 0 unknown, 0 ignored",
         ),
         (vec![app.clone(), web.clone()], Crossing::Allow, Some("app"), "rule web-to-app allows it"),
         (
             vec![app, unknown],
             Crossing::Unknown,
             None,
-            "the Service's backends differ: 1 allowed, 0 violations, 1 unknown",
+            "the Service's backends differ: 1 allowed, 0 violations, 1 unknown, 0 ignored",
         ),
         (
             vec![data],
@@ -357,6 +357,8 @@ rules: [{{from: [app], to: {to}, ports: [{{port: 443}}]}}]"
     }
     let given = mk_judge(&map("[openai]")).judge(&edge(443));
     assert_eq!(given.reason.code(), "name-unresolved");
+    let given = mk_judge(&map("[openai]")).judge(&edge(80));
+    assert_eq!(given.reason.to_string(), "no rule lets app open connections to openai or internet on 80/TCP");
 }
 
 #[test]
