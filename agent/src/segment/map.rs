@@ -223,6 +223,12 @@ impl SegmentMap {
         self.segments.iter().map(|segment| &segment.name)
     }
 
+    /// Whether a member is a VLAN: only then does anyone need to remember [`Vlans`](super::Vlans).
+    pub fn names_vlans(&self) -> bool {
+        let mut members = self.segments.iter().flat_map(|segment| &segment.members);
+        members.any(|(_, member)| matches!(member, Member::Vlan(_)))
+    }
+
     /// The status to write, at `now`. `met` is what judging found: endpoints in two segments. A condition
     /// that is as in `previous` keeps its time.
     pub fn status(

@@ -232,6 +232,12 @@ fn a_name_is_a_note_and_leaves_the_map_in_force() {
 }
 
 #[test]
+fn vlans_are_remembered_only_for_a_map_that_names_one() {
+    assert!(mk_map(A_AND_B).names_vlans());
+    assert!(!mk_map("segments: [{name: a, members: [{entity: world}]}]").names_vlans());
+}
+
+#[test]
 fn another_kind_a_missing_name_and_what_the_reader_found_count() {
     let object = SegmentMapObject { spec: SegmentMapSpec::default(), ..SegmentMapObject::default() };
     let read = Finding::not_in_force("spec.segmens", "is no field of SegmentMap");
