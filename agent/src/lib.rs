@@ -11,4 +11,5 @@ pub mod cli;
 pub mod cluster;
 pub mod model;
 pub mod policy;
+pub mod segment;
 pub mod serve;
