@@ -11,3 +11,4 @@ pub mod cluster;
 pub mod model;
 pub mod policy;
 pub mod serve;
+pub mod suggest;
