@@ -143,7 +143,10 @@ mod tests {
             ("calicoo", "dialect \"calicoo\" is none of standard"),
             ("", "dialect \"\" is none of standard"),
             ("standard,no_such=true", "dialect switch \"no_such\" is none of ip_block_matches_pods,"),
-            ("standard,ip_block_matches_pods=yes", "dialect switch \"ip_block_matches_pods\" must be true or false"),
+            (
+                "standard,ip_block_matches_pods=yes",
+                "dialect switch \"ip_block_matches_pods\" must be true or false",
+            ),
             ("standard,ip_block_matches_pods", "\"ip_block_matches_pods\" is not switch=value"),
         ] {
             let error = text.parse::<Dialect>().unwrap_err().to_string();

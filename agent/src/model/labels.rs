@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn are_found_whatever_their_order_and_the_last_value_wins() {
-        let labels: Labels = [("tier", "db"), ("app", "a"), ("app", "b"), ("empty", "")].into_iter().collect();
+        let labels: Labels =
+            [("tier", "db"), ("app", "a"), ("app", "b"), ("empty", "")].into_iter().collect();
         assert_eq!(labels.get("app"), Some("b"));
         assert_eq!(labels.get("empty"), Some(""));
         assert_eq!(labels.get("none"), None);

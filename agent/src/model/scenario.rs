@@ -97,7 +97,8 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         let Self::DefaultDeny(settings) = self else { return Ok(()) };
-        let join = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
+        let join =
+            |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
         write!(
             f,
             " (denied: {}; assumed allowed: {}; exempt namespaces: {})",

@@ -242,8 +242,14 @@ mod tests {
             (mk_expression("app", "Exists", &["x"]), "matchExpressions[0].values: must have no value"),
             (mk_expression("app", "Equals", &["x"]), "matchExpressions[0].operator: \"Equals\" is none of"),
             (mk_expression("-app", "Exists", &[]), "matchExpressions[0].key: \"-app\" is not a label key"),
-            (mk_expression("A_B.c/d", "Exists", &[]), "matchExpressions[0].key: \"A_B.c\" is not a DNS subdomain"),
-            (mk_expression("app", "In", &["a b"]), "matchExpressions[0].values: \"a b\" is not a label value"),
+            (
+                mk_expression("A_B.c/d", "Exists", &[]),
+                "matchExpressions[0].key: \"A_B.c\" is not a DNS subdomain",
+            ),
+            (
+                mk_expression("app", "In", &["a b"]),
+                "matchExpressions[0].values: \"a b\" is not a label value",
+            ),
         ] {
             let error = Selector::try_from(&selector).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");

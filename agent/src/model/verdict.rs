@@ -77,6 +77,8 @@ pub enum NotJudged {
     ToOwnNode,
     /// Multicast, broadcast, neighbour discovery, MLD, DHCP.
     LinkLocalProtocol,
+    /// ICMP, where the dialect does not judge it.
+    Icmp,
 }
 
 impl fmt::Display for NotJudged {
@@ -88,6 +90,7 @@ impl fmt::Display for NotJudged {
             Self::FromOwnNode => "traffic from the pod's own node is always allowed",
             Self::ToOwnNode => "traffic to the pod's own node is allowed in this dialect",
             Self::LinkLocalProtocol => "multicast, broadcast, neighbour discovery and DHCP are not judged",
+            Self::Icmp => "ICMP is not judged in this dialect",
         })
     }
 }
@@ -113,6 +116,8 @@ pub enum UnknownReason {
     PodsDiffer { allowed: u32, denied: u32, unknown: u32 },
     /// NetworkPolicy leaves ICMP open, and the dialect does not say.
     IcmpUndefined,
+    /// The pod's node is not known, and its own node would be treated otherwise than another one.
+    NodeUnknown,
     /// The dialect does not say how this case is treated.
     DialectUndefined { switch: &'static str },
     /// The cluster's objects are not all read yet.
@@ -136,6 +141,7 @@ impl UnknownReason {
             Self::BackendsDiffer { .. } => "backends-differ",
             Self::PodsDiffer { .. } => "pods-differ",
             Self::IcmpUndefined => "icmp-undefined",
+            Self::NodeUnknown => "node-unknown",
             Self::DialectUndefined { .. } => "dialect-undefined",
             Self::NotSynced => "not-synced",
             Self::Snat => "snat",
@@ -163,6 +169,9 @@ impl fmt::Display for UnknownReason {
                 write!(f, "the workload's pods differ: {allowed} allowed, {denied} denied, {unknown} unknown")
             }
             Self::IcmpUndefined => f.write_str("NetworkPolicy leaves ICMP of an isolated pod open"),
+            Self::NodeUnknown => f.write_str(
+                "the pod's node is not known, and traffic with its own node is treated differently",
+            ),
             Self::DialectUndefined { switch } => write!(f, "the dialect does not say: {switch}"),
             Self::NotSynced => f.write_str("the cluster's objects are not all read yet"),
             Self::Snat => f.write_str("source NAT hid who opened the connection"),

@@ -1,0 +1,247 @@
+//! What a judge remembers: decisions, which policies select an identity, which conditions it fulfils. Bounded.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::model::edge::{Direction, Protocol};
+use crate::model::object::ObjectRef;
+use crate::model::role::Roles;
+use crate::model::verdict::{Decision, UnknownReason};
+
+use super::fault::Field;
+use super::prefix::AddressClass;
+use super::tier::{AtomId, CompiledPolicy};
+
+/// Decisions kept in one generation. With its texts a denial takes some 500 bytes: two generations stay
+/// below 35 MB.
+const DECISIONS: usize = 32_768;
+/// Identities times the policies that select them; an entry takes 24 bytes.
+const SELECTED: usize = 1_000_000;
+/// Bytes for the conditions that identities fulfil.
+const MEMBERSHIP_BYTES: usize = 32 << 20;
+/// Different reasons why a peer is unknown; each may name an object.
+const REASONS: usize = 4_096;
+
+/// What a decision depends on, in 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    subject: u32,
+    /// The peer's identity, or the number of the reason why it is unknown.
+    peer: u32,
+    class: AddressClass,
+    /// Port, protocol, direction and the peer's kind.
+    rest: u32,
+}
+
+/// The peer's part of a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KeyPeer {
+    Pod(usize),
+    Node,
+    External,
+    Unknown(u32),
+}
+
+impl Key {
+    pub(crate) fn new(
+        subject: usize,
+        (peer, class): (KeyPeer, AddressClass),
+        (port, protocol): (u16, Protocol),
+        direction: Direction,
+    ) -> Self {
+        let (kind, peer) = match peer {
+            KeyPeer::Pod(identity) => (0, low(identity)),
+            KeyPeer::Node => (1, 0),
+            KeyPeer::External => (2, 0),
+            KeyPeer::Unknown(reason) => (3, reason),
+        };
+        let rest = u32::from(port) | (protocol as u32) << 16 | (direction as u32) << 20 | kind << 24;
+        Self { subject: low(subject), peer, class, rest }
+    }
+}
+
+/// Identities are numbered in 32 bits.
+fn low(identity: usize) -> u32 {
+    u32::try_from(identity).unwrap_or(u32::MAX)
+}
+
+/// A map that forgets what was not asked for lately: when the young generation is full it becomes the old one.
+#[derive(Debug)]
+pub(crate) struct Generations<K, V> {
+    young: FxHashMap<K, V>,
+    old: FxHashMap<K, V>,
+    limit: usize,
+}
+
+impl<K: Hash + Eq, V: Clone> Generations<K, V> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { young: FxHashMap::default(), old: FxHashMap::default(), limit }
+    }
+
+    pub(crate) fn get(&mut self, key: K) -> Option<V> {
+        if let Some(value) = self.young.get(&key) {
+            return Some(value.clone());
+        }
+        let value = self.old.remove(&key)?;
+        self.insert(key, value.clone());
+        Some(value)
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+/// Which atoms an identity fulfils, found out one by one: two bits each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Membership {
+    bits: Vec<u8>,
+}
+
+impl Membership {
+    /// Whether the atom is fulfilled; `find` is asked at most once for each atom.
+    pub(crate) fn holds(&mut self, atom: AtomId, find: impl FnOnce() -> bool) -> bool {
+        let at = atom.0 as usize;
+        let (byte, shift) = (at / 4, at % 4 * 2);
+        if self.bits.len() <= byte {
+            self.bits.resize(byte + 1, 0);
+        }
+        let Some(bits) = self.bits.get_mut(byte) else { return find() };
+        match *bits >> shift & 3 {
+            1 => false,
+            2 => true,
+            _ => {
+                let holds = find();
+                *bits |= if holds { 2 } else { 1 } << shift;
+                holds
+            }
+        }
+    }
+}
+
+/// A policy that selects a subject in a direction.
+#[derive(Debug, Clone)]
+pub(crate) struct Selected {
+    pub(crate) policy: Arc<CompiledPolicy>,
+    /// It is not certain that it does: the field that would say.
+    pub(crate) doubt: Option<Field>,
+}
+
+/// The policies of one tier that select a subject in a direction.
+#[derive(Debug, Clone)]
+pub(crate) struct TierSelection {
+    /// In the order of their names, what the scenario adds last.
+    pub(crate) policies: Vec<Selected>,
+    /// Those that certainly do.
+    pub(crate) isolated_by: Arc<[ObjectRef]>,
+}
+
+/// The same for all tiers, in their order.
+pub(crate) type Selection = Arc<[TierSelection]>;
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    pub(crate) decisions: Generations<Key, Arc<Decision>>,
+    selections: FxHashMap<(u32, Direction), Selection>,
+    selected: usize,
+    memberships: FxHashMap<u32, Membership>,
+    membership_limit: usize,
+    reasons: FxHashMap<UnknownReason, u32>,
+    /// What the scenario adds for a namespace and a pod's roles.
+    pub(crate) added: FxHashMap<(Arc<str>, Roles), Option<Arc<CompiledPolicy>>>,
+}
+
+impl Cache {
+    pub(crate) fn new(atoms: usize) -> Self {
+        // Besides its bits a membership takes some 48 bytes in the map.
+        let membership_limit = MEMBERSHIP_BYTES / (48 + atoms / 4);
+        Self {
+            decisions: Generations::new(DECISIONS),
+            selections: FxHashMap::default(),
+            selected: 0,
+            memberships: FxHashMap::default(),
+            membership_limit: membership_limit.max(64),
+            reasons: FxHashMap::default(),
+            added: FxHashMap::default(),
+        }
+    }
+
+    pub(crate) fn selection(&self, identity: usize, direction: Direction) -> Option<Selection> {
+        self.selections.get(&(low(identity), direction)).cloned()
+    }
+
+    pub(crate) fn remember_selection(
+        &mut self,
+        identity: usize,
+        direction: Direction,
+        selection: &Selection,
+    ) {
+        let size = 4 + selection.iter().map(|tier| tier.policies.len()).sum::<usize>();
+        if self.selected + size > SELECTED {
+            self.selections.clear();
+            self.selected = 0;
+        }
+        self.selected += size;
+        self.selections.insert((low(identity), direction), Arc::clone(selection));
+    }
+
+    /// What an identity fulfils, as far as that is known.
+    pub(crate) fn membership(&mut self, identity: usize) -> &mut Membership {
+        let identity = low(identity);
+        if self.memberships.len() >= self.membership_limit && !self.memberships.contains_key(&identity) {
+            self.memberships.clear();
+        }
+        self.memberships.entry(identity).or_default()
+    }
+
+    /// A number for the reason, so that decisions about unknown peers can be kept too.
+    pub(crate) fn reason(&mut self, reason: &UnknownReason) -> u32 {
+        if let Some(number) = self.reasons.get(reason) {
+            return *number;
+        }
+        if self.reasons.len() >= REASONS {
+            // The numbers begin anew, so decisions that were kept under the old ones must go.
+            self.reasons.clear();
+            self.decisions = Generations::new(DECISIONS);
+        }
+        let number = low(self.reasons.len());
+        self.reasons.insert(reason.clone(), number);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_lately_survives_and_the_size_stays_bounded() {
+        let mut map = Generations::new(10);
+        map.insert(0, "kept");
+        for other in 1..1_000 {
+            map.insert(other, "other");
+            assert_eq!(map.get(0), Some("kept"), "after {other}");
+            assert!(map.len() <= 20);
+        }
+        assert_eq!(map.get(1), None);
+    }
+
+    #[test]
+    fn an_atom_is_asked_once() {
+        let mut membership = Membership::default();
+        for (atom, holds) in [(0, true), (7, false), (3, true)] {
+            assert_eq!(membership.holds(AtomId(atom), || holds), holds);
+            assert_eq!(membership.holds(AtomId(atom), || panic!("asked again")), holds);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Explanations as text: short aligned lines, the verdict before its grounds.
+
+use std::fmt;
+
+use crate::model::object::ObjectRef;
+use crate::model::verdict::{Decision, Verdict};
+
+use super::{DirectionSteps, Explanation, Outcome, PolicySteps, RuleStep};
+
+/// Policies that do not select the subject are named up to this many.
+const PASSED_OVER: usize = 8;
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Matches => "yes",
+            Self::Differs => "no",
+            Self::Unknown => "?",
+        })
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "from      {}", self.initiator)?;
+        writeln!(f, "to        {}", self.responder)?;
+        if self.protocol.has_ports() {
+            writeln!(f, "port      {}/{}", self.port, self.protocol)?;
+        } else {
+            writeln!(f, "protocol  {}, type {}, code {}", self.protocol, self.port >> 8, self.port & 0xff)?;
+        }
+        writeln!(f, "scenario  {}", self.scenario)?;
+        writeln!(f, "dialect   {}", self.dialect)?;
+        for steps in &self.directions {
+            writeln!(f)?;
+            steps.fmt(f)?;
+        }
+        writeln!(f)?;
+        self.answer(f)
+    }
+}
+
+impl Explanation {
+    /// The whole answer; for a Service also each direction's, since its backends may differ.
+    fn answer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.directions.len() != 2 {
+            for decision in [&self.judgement.egress, &self.judgement.ingress] {
+                let direction = decision.direction.as_str().to_uppercase();
+                writeln!(f, "{direction:<8}  {}: {}", decision.verdict, decision.reason)?;
+            }
+        }
+        let verdict = self.judgement.verdict();
+        let why = match (verdict, self.judgement.egress.verdict, self.judgement.ingress.verdict) {
+            (Verdict::Allow, ..) => "both directions allow it",
+            (Verdict::Deny, Verdict::Deny, Verdict::Deny) => "both directions deny it",
+            (Verdict::Deny, Verdict::Deny, _) => "egress denies it",
+            (Verdict::Deny, ..) => "ingress denies it",
+            (Verdict::Unknown, Verdict::Unknown, Verdict::Unknown) => "both directions are unknown",
+            (Verdict::Unknown, Verdict::Unknown, _) => "egress is unknown",
+            (Verdict::Unknown, ..) => "ingress is unknown",
+        };
+        writeln!(f, "VERDICT   {verdict}: {why}")
+    }
+}
+
+impl fmt::Display for DirectionSteps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = self.direction.as_str().to_uppercase();
+        writeln!(f, "{direction:<8}  {}", self.decision.verdict)?;
+        writeln!(f, "  of      {}", self.subject)?;
+        writeln!(f, "  with    {}, port {}", self.peer, self.port)?;
+        writeln!(f, "  why     {}{}", place(&self.decision), self.decision.reason)?;
+        for policy in &self.selected_by {
+            policy.fmt(f)?;
+        }
+        for (policy, why) in self.passed_over.iter().take(PASSED_OVER) {
+            writeln!(f, "  skips   {policy}: {why}")?;
+        }
+        match self.passed_over.len().saturating_sub(PASSED_OVER) {
+            0 => Ok(()),
+            more => writeln!(f, "  skips   {more} more policies of the namespace that do not select it"),
+        }
+    }
+}
+
+/// `NetworkPolicy/x/web rule 0 peer 1: `, as far as the decision names them.
+fn place(decision: &Decision) -> String {
+    let policy = match &decision.policy {
+        // The reason names the policies that isolate.
+        None => return String::new(),
+        Some(_) if decision.verdict == Verdict::Deny && decision.rule.is_none() => return String::new(),
+        Some(policy) => ObjectRef::to_string(policy),
+    };
+    let rule = decision.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+    let peer = decision.peer.map(|peer| format!(" peer {peer}")).unwrap_or_default();
+    format!("{policy}{rule}{peer}: ")
+}
+
+impl fmt::Display for PolicySteps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.unsure {
+            None => writeln!(f, "  asks    {}", self.policy)?,
+            Some(field) => {
+                writeln!(f, "  asks    {} (may not select the pod: {field} is unreadable)", self.policy)?
+            }
+        }
+        if self.rules.is_empty() {
+            writeln!(f, "            no rule: allows nothing")?;
+        }
+        self.rules.iter().try_for_each(|rule| rule.fmt(f))
+    }
+}
+
+impl fmt::Display for RuleStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.rule.map_or_else(|| "assumed".to_owned(), |rule| format!("rule {rule}"));
+        for (at, part) in self.parts.iter().enumerate() {
+            let (name, outcome) = match at {
+                0 => (name.as_str(), self.outcome.to_string()),
+                _ => ("", String::new()),
+            };
+            writeln!(
+                f,
+                "            {name:<8} {outcome:<3}  {:<3} {:<8} {}",
+                part.outcome, part.part, part.text
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,375 @@
+//! The judge: one scenario's policies, asked about connections between endpoints.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
+
+use crate::model::dialect::Dialect;
+use crate::model::edge::{Direction, Protocol};
+use crate::model::endpoint::{Connection, Endpoint, Party, Pod};
+use crate::model::identity::Identity;
+use crate::model::object::ObjectRef;
+use crate::model::scenario::Scenario;
+use crate::model::verdict::{Decision, Judgement, Layer, NotJudged, Reason, UnknownReason, Verdict};
+
+use super::cache::{Cache, Key, KeyPeer, Membership, Selected, Selection, TierSelection};
+use super::compile::Compiled;
+use super::default_deny;
+use super::evaluate::{Evaluation, PeerKind};
+use super::fault::Field;
+use super::prefix::AddressClass;
+use super::spec::Policy;
+use super::tier::Tier;
+use super::tri::{Tri, Why};
+
+/// Judges connections by the policies of one scenario. Decisions are cached by the identities of both ends:
+/// all endpoints that one judge sees must come from one [`Interner`](crate::model::identity::Interner).
+#[derive(Debug)]
+pub struct Judge {
+    pub(super) compiled: Compiled,
+    pub(super) dialect: Dialect,
+    pub(super) scenario: Scenario,
+    pub(super) cache: Cache,
+    not_judged: FxHashMap<(Direction, NotJudged), Arc<Decision>>,
+    /// Whether any policy could judge egress, and ingress.
+    has_policies: [bool; 2],
+}
+
+/// One subject and one peer: a Service stands for several of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) subject: &'a Party,
+    pub(super) peer: &'a Party,
+    pub(super) port: u16,
+    pub(super) protocol: Protocol,
+    pub(super) direction: Direction,
+}
+
+/// How a node stands to the subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeRelation {
+    NotANode,
+    Own,
+    Other,
+    Unknown,
+}
+
+impl Judge {
+    /// Compiles the policies for one scenario.
+    pub fn new(policies: &[Arc<Policy>], dialect: Dialect, scenario: &Scenario) -> Self {
+        let compiled = Compiled::new(policies, scenario);
+        let cache = Cache::new(compiled.atoms.len());
+        let has_policies = Direction::BOTH.map(|direction| compiled.has_policies(direction));
+        let scenario = scenario.clone();
+        Self { compiled, dialect, scenario, cache, not_judged: FxHashMap::default(), has_policies }
+    }
+
+    /// The name of the scenario that is judged.
+    pub const fn scenario_name(&self) -> &'static str {
+        self.scenario.name()
+    }
+
+    /// What the scenario would do with a connection, in both directions.
+    pub fn judge(&mut self, connection: &Connection<'_>) -> Judgement {
+        Judgement {
+            egress: self.judge_direction(connection, Direction::Egress),
+            ingress: self.judge_direction(connection, Direction::Ingress),
+        }
+    }
+
+    pub(super) fn judge_direction(
+        &mut self,
+        connection: &Connection<'_>,
+        direction: Direction,
+    ) -> Arc<Decision> {
+        match &connection.responder.endpoint {
+            Endpoint::Service(service) if service.backends.is_empty() => {
+                self.without_backends(connection.initiator, direction)
+            }
+            Endpoint::Service(_) => {
+                let decisions =
+                    cases(connection, direction).into_iter().map(|case| self.judge_case(&case)).collect();
+                one_of(decisions, direction)
+            }
+            _ => self.judge_case(&case(connection, connection.responder, connection.port, direction)),
+        }
+    }
+
+    /// A Service that leads nowhere: only what no backend could change is certain.
+    fn without_backends(&mut self, initiator: &Party, direction: Direction) -> Arc<Decision> {
+        if direction == Direction::Egress {
+            match &initiator.endpoint {
+                Endpoint::Pod(pod) if pod.host_network => {
+                    return self.not_judged(direction, NotJudged::HostNetwork);
+                }
+                Endpoint::Pod(pod) => {
+                    let selection = self.selection(&pod.identity, direction);
+                    if selection.iter().all(|tier| tier.policies.is_empty()) {
+                        return not_isolated(direction);
+                    }
+                }
+                Endpoint::Node(_) | Endpoint::External | Endpoint::Service(_) => {
+                    return self.not_judged(direction, NotJudged::NotAPod);
+                }
+                Endpoint::Unknown(_) => {}
+            }
+        }
+        unknown(direction, UnknownReason::NoBackends)
+    }
+
+    pub(super) fn judge_case(&mut self, case: &Case<'_>) -> Arc<Decision> {
+        if is_link_local_protocol(case) {
+            return self.not_judged(case.direction, NotJudged::LinkLocalProtocol);
+        }
+        let pod = match &case.subject.endpoint {
+            Endpoint::Pod(pod) if pod.host_network => {
+                return self.not_judged(case.direction, NotJudged::HostNetwork);
+            }
+            Endpoint::Pod(pod) => pod,
+            Endpoint::Unknown(reason) => {
+                let judged = self.has_policies[case.direction as usize];
+                return if judged {
+                    unknown(case.direction, reason.clone())
+                } else {
+                    not_isolated(case.direction)
+                };
+            }
+            Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::External => {
+                return self.not_judged(case.direction, NotJudged::NotAPod);
+            }
+        };
+        if case.peer.as_pod().is_some_and(|peer| is_same_pod(pod, peer)) {
+            return self.not_judged(case.direction, NotJudged::SelfTraffic);
+        }
+        let relation = node_relation(pod, case.peer);
+        let (switch, judged, why) = match case.direction {
+            Direction::Egress => {
+                ("pod_to_own_node_judged", self.dialect.pod_to_own_node_judged, NotJudged::ToOwnNode)
+            }
+            Direction::Ingress => {
+                ("own_node_to_pod_judged", self.dialect.own_node_to_pod_judged, NotJudged::FromOwnNode)
+            }
+        };
+        let doubt = match (relation, judged) {
+            (NodeRelation::NotANode | NodeRelation::Other, _) | (_, Some(true)) => {
+                return self.judge_pod(pod, case);
+            }
+            (NodeRelation::Own, Some(false)) => return self.not_judged(case.direction, why),
+            (NodeRelation::Own, None) => UnknownReason::DialectUndefined { switch },
+            (NodeRelation::Unknown, _) => UnknownReason::NodeUnknown,
+        };
+        // If it is not judged it is allowed: the doubt matters only where judging would not allow it.
+        let decision = self.judge_pod(pod, case);
+        if decision.verdict == Verdict::Allow { decision } else { unknown(case.direction, doubt) }
+    }
+
+    /// Judges a pod by its policies.
+    fn judge_pod(&mut self, pod: &Pod, case: &Case<'_>) -> Arc<Decision> {
+        let (peer, class) = self.view(case);
+        let key_peer = match peer {
+            PeerKind::Pod(identity) => KeyPeer::Pod(identity.id.index()),
+            PeerKind::Node => KeyPeer::Node,
+            PeerKind::External => KeyPeer::External,
+            PeerKind::Unknown(reason) => KeyPeer::Unknown(self.cache.reason(reason)),
+        };
+        let subject = &pod.identity;
+        let key = Key::new(subject.id.index(), (key_peer, class), (case.port, case.protocol), case.direction);
+        if let Some(decision) = self.cache.decisions.get(key) {
+            return decision;
+        }
+        let selection = self.selection(subject, case.direction);
+        let decision = Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
+        self.cache.decisions.insert(key, Arc::clone(&decision));
+        decision
+    }
+
+    /// What policies can see of the case's peer.
+    pub(super) fn view<'a>(&self, case: &Case<'a>) -> (PeerKind<'a>, AddressClass) {
+        let peer = match &case.peer.endpoint {
+            Endpoint::Pod(pod) if pod.host_network => PeerKind::Node,
+            Endpoint::Pod(pod) => PeerKind::Pod(&pod.identity),
+            Endpoint::Node(_) => PeerKind::Node,
+            Endpoint::External => PeerKind::External,
+            // A Service opens no connection: its address as a source is that of source NAT.
+            Endpoint::Service(_) => PeerKind::Unknown(&UnknownReason::Snat),
+            Endpoint::Unknown(reason) => PeerKind::Unknown(reason),
+        };
+        let ignored = match peer {
+            PeerKind::Pod(_) | PeerKind::Node => self.dialect.ip_block_matches_pods == Some(false),
+            PeerKind::External => false,
+            PeerKind::Unknown(_) => true,
+        };
+        let class = match address(case.peer, case.subject) {
+            _ if ignored || self.compiled.prefixes.is_empty() => AddressClass::IGNORED,
+            Some(address) => self.compiled.prefixes.class(address),
+            None => AddressClass::MISSING,
+        };
+        (peer, class)
+    }
+
+    /// Runs `ask` on the question, with what is known of the peer's identity.
+    pub(super) fn evaluation<T>(
+        &mut self,
+        subject: &Identity,
+        peer: PeerKind<'_>,
+        class: AddressClass,
+        case: &Case<'_>,
+        ask: impl FnOnce(&mut Evaluation<'_>) -> T,
+    ) -> T {
+        let mut none = Membership::default();
+        let membership = match peer {
+            PeerKind::Pod(identity) => self.cache.membership(identity.id.index()),
+            PeerKind::Node | PeerKind::External | PeerKind::Unknown(_) => &mut none,
+        };
+        ask(&mut Evaluation {
+            compiled: &self.compiled,
+            dialect: &self.dialect,
+            direction: case.direction,
+            subject,
+            peer,
+            class,
+            port: case.port,
+            protocol: case.protocol,
+            membership,
+        })
+    }
+
+    /// The policies that select an identity in a direction.
+    pub(super) fn selection(&mut self, subject: &Identity, direction: Direction) -> Selection {
+        if let Some(known) = self.cache.selection(subject.id.index(), direction) {
+            return known;
+        }
+        let cache = &mut self.cache;
+        let selection: Selection =
+            self.compiled.tiers.iter().map(|tier| select(tier, cache, subject, direction)).collect();
+        self.cache.remember_selection(subject.id.index(), direction, &selection);
+        selection
+    }
+
+    fn not_judged(&mut self, direction: Direction, why: NotJudged) -> Arc<Decision> {
+        let new = || Arc::new(decision(direction, Verdict::Allow, Reason::NotJudged(why)));
+        Arc::clone(self.not_judged.entry((direction, why)).or_insert_with(new))
+    }
+}
+
+fn select(tier: &Tier, cache: &mut Cache, subject: &Identity, direction: Direction) -> TierSelection {
+    let mut policies = Vec::new();
+    for (policy, anywhere) in tier.policies.of_namespace(subject) {
+        let selects = anywhere
+            .map_or(Tri::Yes, Tri::field)
+            .and(|| Tri::of(&policy.subject, |selector| selector.matches(&subject.labels)))
+            .and(|| Tri::of(&policy.section(direction).applies, |applies| *applies));
+        let doubt: Option<Field> = match selects {
+            Tri::No => continue,
+            Tri::Maybe(Why::Field(field)) => Some(field),
+            Tri::Yes | Tri::Maybe(Why::Reason(_)) => None,
+        };
+        policies.push(Selected { policy: Arc::clone(policy), doubt });
+    }
+    if let Some(settings) = &tier.policies.default_deny {
+        let key = (Arc::clone(&subject.namespace), subject.roles);
+        let new = || default_deny::policy_for(subject, settings).map(Arc::new);
+        if let Some(added) = cache.added.entry(key).or_insert_with(new)
+            && added.section(direction).applies == Ok(true)
+        {
+            policies.push(Selected { policy: Arc::clone(added), doubt: None });
+        }
+    }
+    let certain = policies.iter().filter(|selected| selected.doubt.is_none());
+    let isolated_by = certain.map(|selected| ObjectRef::clone(&selected.policy.reference)).collect();
+    TierSelection { policies, isolated_by }
+}
+
+fn case<'a>(connection: &Connection<'a>, responder: &'a Party, port: u16, direction: Direction) -> Case<'a> {
+    let (subject, peer) = match direction {
+        Direction::Egress => (connection.initiator, responder),
+        Direction::Ingress => (responder, connection.initiator),
+    };
+    Case { subject, peer, port, protocol: connection.protocol, direction }
+}
+
+/// What a connection comes down to after DNAT: one case, or one for each backend of a Service.
+pub(super) fn cases<'a>(connection: &Connection<'a>, direction: Direction) -> SmallVec<[Case<'a>; 1]> {
+    match &connection.responder.endpoint {
+        Endpoint::Service(service) => {
+            service.backends.iter().map(|b| case(connection, &b.party, b.port, direction)).collect()
+        }
+        _ => smallvec![case(connection, connection.responder, connection.port, direction)],
+    }
+}
+
+/// The decision that all backends share, or that they differ.
+fn one_of(decisions: Vec<Arc<Decision>>, direction: Direction) -> Arc<Decision> {
+    let count = |verdict| {
+        let same = decisions.iter().filter(|decision| decision.verdict == verdict).count();
+        u32::try_from(same).unwrap_or(u32::MAX)
+    };
+    let [allowed, denied, unknown_] = [Verdict::Allow, Verdict::Deny, Verdict::Unknown].map(count);
+    let differ = [allowed, denied, unknown_].iter().filter(|count| **count > 0).count() > 1;
+    match decisions.into_iter().next() {
+        Some(first) if !differ => first,
+        _ => unknown(direction, UnknownReason::BackendsDiffer { allowed, denied, unknown: unknown_ }),
+    }
+}
+
+const fn decision(direction: Direction, verdict: Verdict, reason: Reason) -> Decision {
+    Decision { direction, verdict, layer: Layer::None, policy: None, rule: None, peer: None, reason }
+}
+
+fn unknown(direction: Direction, reason: UnknownReason) -> Arc<Decision> {
+    Arc::new(decision(direction, Verdict::Unknown, Reason::Unknown(reason)))
+}
+
+fn not_isolated(direction: Direction) -> Arc<Decision> {
+    Arc::new(decision(direction, Verdict::Allow, Reason::NotIsolated))
+}
+
+/// Two replicas that one template stands for are different pods.
+fn is_same_pod(a: &Pod, b: &Pod) -> bool {
+    let same = a.namespace == b.namespace && a.name == b.name && a.uid == b.uid;
+    same && !a.from_template && !b.from_template
+}
+
+fn node_relation(subject: &Pod, peer: &Party) -> NodeRelation {
+    let node = match &peer.endpoint {
+        Endpoint::Node(name) => Some(name),
+        Endpoint::Pod(pod) if pod.host_network => pod.node.as_ref(),
+        _ => return NodeRelation::NotANode,
+    };
+    match (&subject.node, node) {
+        (Some(own), Some(node)) if own == node => NodeRelation::Own,
+        (Some(_), Some(_)) => NodeRelation::Other,
+        _ => NodeRelation::Unknown,
+    }
+}
+
+/// The party's address on the wire; else the first of the pod's addresses of a family that the other end has.
+pub(super) fn address(party: &Party, other: &Party) -> Option<IpAddr> {
+    let of_pod = |party: &Party| party.as_pod().map(|pod| Arc::clone(&pod.addresses));
+    party.address.or_else(|| {
+        let own = of_pod(party)?;
+        let others = match other.address {
+            Some(address) => Arc::from([address]),
+            None => of_pod(other).unwrap_or_default(),
+        };
+        let shared = own.iter().find(|a| others.iter().any(|b| a.is_ipv4() == b.is_ipv4()));
+        shared.or_else(|| own.first()).copied()
+    })
+}
+
+/// Multicast, broadcast, the unspecified address, neighbour discovery and MLD (ICMPv6 types 130 to 137, 143
+/// and 151 to 153 by IANA's list), DHCP (ports 67 and 68, 546 and 547).
+fn is_link_local_protocol(case: &Case<'_>) -> bool {
+    let special = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast() || address.is_unspecified(),
+        IpAddr::V6(address) => address.is_multicast() || address.is_unspecified(),
+    };
+    let by_port = match case.protocol {
+        Protocol::Icmpv6 => matches!(case.port >> 8, 130..=137 | 143 | 151..=153),
+        Protocol::Udp => matches!(case.port, 67 | 68 | 546 | 547),
+        Protocol::Tcp | Protocol::Sctp | Protocol::Icmp => false,
+    };
+    by_port || case.subject.address.is_some_and(special) || case.peer.address.is_some_and(special)
+}

@@ -1,0 +1,188 @@
+//! networking.k8s.io/v1 NetworkPolicy, read and checked as the API server does
+//! (kubernetes/pkg/apis/networking/validation).
+
+mod ports;
+mod unknown;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::model::edge::Direction;
+use crate::model::object::ObjectRef;
+use crate::model::selector::Selector;
+
+use super::fault::{Content, Fault, Faults, Field};
+use super::spec::{Action, IpBlock, Namespaces, Peer, Peers, Policy, Rule, Section, parse_cidr};
+
+/// The kind, as references show it.
+pub(crate) const KIND: &str = "NetworkPolicy";
+
+impl Policy {
+    /// Reads a NetworkPolicy. Never fails: what the API server would refuse is a fault inside, and counts as
+    /// a field of unknown content.
+    pub fn from_network_policy(policy: &NetworkPolicy) -> Self {
+        Self::from_network_policy_with(policy, Vec::new())
+    }
+
+    /// The same, with faults that the object's reader found: fields that are unknown or of a wrong type, by
+    /// their path. What they name counts as unknown content.
+    pub fn from_network_policy_with(policy: &NetworkPolicy, read_faults: Vec<Fault>) -> Self {
+        let mut faults = Faults::default();
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            faults.add("metadata.name", "is required");
+        }
+        let namespace = policy.metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        let namespace =
+            namespace.map(Arc::from).ok_or_else(|| faults.add("metadata.namespace", "is required"));
+        let reference =
+            ObjectRef { kind: KIND.into(), namespace: namespace.as_ref().ok().cloned(), name: name.into() };
+        // Without a spec the API server stores an empty one: it selects every pod, for ingress, without rules.
+        let empty = NetworkPolicySpec::default();
+        let spec = policy.spec.as_ref().unwrap_or(&empty);
+        let subject = match &spec.pod_selector {
+            Some(selector) => read_selector(selector, "spec.podSelector", &mut faults),
+            None => Ok(Selector::everything()),
+        };
+        let applies = read_policy_types(spec, &mut faults);
+        let [egress, ingress] = read_rules(spec, &mut faults);
+        let [egress_applies, ingress_applies] = applies;
+        let mut read = Self {
+            reference: Arc::new(reference),
+            faults: faults.into_found(),
+            namespace,
+            subject,
+            egress: Section { applies: egress_applies, rules: egress },
+            ingress: Section { applies: ingress_applies, rules: ingress },
+        };
+        for fault in &read_faults {
+            read.make_unknown(&fault.field, spec);
+        }
+        read.faults.extend(read_faults);
+        read
+    }
+}
+
+/// Whether the policy says anything about egress, and about ingress.
+///
+/// `policyTypes` absent or empty: ingress always, egress if it has at least one egress rule.
+fn read_policy_types(spec: &NetworkPolicySpec, faults: &mut Faults) -> [Content<bool>; 2] {
+    let types = spec.policy_types.as_deref().unwrap_or_default();
+    if types.is_empty() {
+        return [Ok(spec.egress.as_ref().is_some_and(|rules| !rules.is_empty())), Ok(true)];
+    }
+    let mut broken: Option<Field> = None;
+    for (index, name) in types.iter().enumerate() {
+        if !Direction::BOTH.iter().any(|direction| direction.as_str() == name) {
+            let message = format!("\"{name}\" is none of Ingress, Egress");
+            broken = Some(faults.add(format!("spec.policyTypes[{index}]"), message));
+        }
+    }
+    if types.len() > 2 {
+        let field = faults.add("spec.policyTypes", "must have at most two values");
+        broken.get_or_insert(field);
+    }
+    Direction::BOTH.map(|direction| match &broken {
+        _ if types.iter().any(|name| name == direction.as_str()) => Ok(true),
+        None => Ok(false),
+        Some(field) => Err(Field::clone(field)),
+    })
+}
+
+/// The rules for egress, and those for ingress.
+fn read_rules(spec: &NetworkPolicySpec, faults: &mut Faults) -> [Vec<Rule>; 2] {
+    let mut egress = Vec::new();
+    for (index, rule) in spec.egress.iter().flatten().enumerate() {
+        let path = format!("spec.egress[{index}]");
+        egress.push(read_rule(rule.to.as_deref(), rule.ports.as_deref(), &path, "to", faults));
+    }
+    let mut ingress = Vec::new();
+    for (index, rule) in spec.ingress.iter().flatten().enumerate() {
+        let path = format!("spec.ingress[{index}]");
+        ingress.push(read_rule(rule.from.as_deref(), rule.ports.as_deref(), &path, "from", faults));
+    }
+    [egress, ingress]
+}
+
+fn read_rule(
+    peers: Option<&[NetworkPolicyPeer]>,
+    ports: Option<&[NetworkPolicyPort]>,
+    path: &str,
+    peers_name: &str,
+    faults: &mut Faults,
+) -> Rule {
+    let ports = ports::read(ports.unwrap_or_default(), path, faults);
+    let peers = match peers.unwrap_or_default() {
+        [] => Peers::Any,
+        peers => {
+            let each = peers.iter().enumerate();
+            Peers::Of(
+                each.map(|(at, p)| read_peer(p, &format!("{path}.{peers_name}[{at}]"), faults)).collect(),
+            )
+        }
+    };
+    Rule { action: Action::Allow, peers, ports, also: None }
+}
+
+fn read_peer(peer: &NetworkPolicyPeer, path: &str, faults: &mut Faults) -> Peer {
+    match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+        (None, None, None) => {
+            Peer::Unknown(faults.add(path, "must have podSelector, namespaceSelector or ipBlock"))
+        }
+        (Some(block), None, None) => Peer::Block(read_block(block, &format!("{path}.ipBlock"), faults)),
+        (Some(_), _, _) => Peer::Unknown(
+            faults.add(path, "must not have ipBlock together with podSelector or namespaceSelector"),
+        ),
+        (None, namespaces, pods) => {
+            let namespaces = match namespaces {
+                None => Ok(Namespaces::Own),
+                Some(selector) => read_selector(selector, &format!("{path}.namespaceSelector"), faults)
+                    .map(Namespaces::Labelled),
+            };
+            let pods = match pods {
+                None => Ok(Selector::everything()),
+                Some(selector) => read_selector(selector, &format!("{path}.podSelector"), faults),
+            };
+            Peer::Pods { namespaces, pods }
+        }
+    }
+}
+
+/// The selector's fault names the field inside it: `….matchExpressions[0].values`.
+fn read_selector(selector: &LabelSelector, path: &str, faults: &mut Faults) -> Content<Selector> {
+    Selector::try_from(selector).map_err(|error| {
+        let text = error.to_string();
+        match text.split_once(": ") {
+            Some((field, message)) => faults.add(format!("{path}.{field}"), message),
+            None => faults.add(path, text),
+        }
+    })
+}
+
+fn read_block(block: &IPBlock, path: &str, faults: &mut Faults) -> IpBlock {
+    let cidr = parse_cidr(&block.cidr).map_err(|message| faults.add(format!("{path}.cidr"), message));
+    let mut except = Vec::new();
+    let mut broken_except = None;
+    for (index, text) in block.except.iter().flatten().enumerate() {
+        match parse_cidr(text).and_then(|net| check_inside(net, cidr.as_ref().ok())) {
+            Ok(net) => except.push(net),
+            Err(message) => broken_except = Some(faults.add(format!("{path}.except[{index}]"), message)),
+        }
+    }
+    IpBlock { cidr, except, broken_except }
+}
+
+/// An exception must be a strict subset of its block (`ValidateIPBlock`).
+fn check_inside(except: IpNet, block: Option<&IpNet>) -> Result<IpNet, String> {
+    match block {
+        Some(block) if *block == except || !block.contains(&except) => {
+            Err(format!("{except} must be inside {block} and smaller than it"))
+        }
+        _ => Ok(except),
+    }
+}
