@@ -11,9 +11,10 @@
 //! namespace is opened once for all of its pods. Addresses are named one by one, and merged only where the
 //! merged block holds nothing else.
 //!
-//! **Never in the way of what was accepted.** Where an accepted edge would surely break because no rule can name its
-//! ends (a pod without labels), the workload's section and its namespace's default-deny are left out in that
-//! direction and a warning says what to do. What is only doubtful (an unknown end, ICMP) is a warning.
+//! **Never in the way of what was accepted.** Where an accepted edge would break because no rule can allow it (its
+//! other end is unknown, or a pod without labels), the workload's section and its namespace's default-deny are left
+//! out in that direction, and warnings say why. The user may ask for them all the same ([`Options::deny_also`],
+//! [`Options::cut_off_unknown`]). What policies leave open, as ICMP, is only a warning.
 
 mod build;
 mod evidence;

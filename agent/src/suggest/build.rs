@@ -62,8 +62,7 @@ pub(super) fn suggestion(parts: Parts, groups: &Groups) -> Suggestion {
         pod_selector: Some(selector),
         policy_types: Some(types),
     };
-    let metadata =
-        ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() };
+    let metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() };
     Suggestion { purpose, policy: NetworkPolicy { metadata, spec: Some(spec) }, rules: evidence }
 }
 

@@ -13,7 +13,7 @@ pub struct Evidence {
     /// The peer: a workload as `namespace/Kind/name`, a node or an address.
     pub who: String,
     /// Accepted connections (UDP: attempts). An edge that was seen at both of its pods counts once: the larger
-    /// of the two sums.
+    /// of the two sums. One to a Service counts for every workload behind it, since any may have taken it.
     pub connections: u64,
     pub first_seen: Timestamp,
     pub last_seen: Timestamp,

@@ -65,13 +65,11 @@ pub(super) fn merge(into: &mut Needs, needs: Needs) {
     }
 }
 
-/// A workload's need that no rule can name; without a rule it is denied once the direction is isolated.
+/// A workload's need that no rule can allow; without a rule it is denied once the direction is isolated.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Unnamed {
     pub(super) subject: GroupId,
     pub(super) direction: Direction,
-    /// Who it is and why it cannot be named.
-    pub(super) item: String,
 }
 
 /// All that the edges ask for, in scope.
@@ -92,10 +90,10 @@ enum Named {
     As(Peer, String),
     /// Nothing judges it: no rule is needed.
     NoNeed,
-    /// No rule; the warning says why. It is not surely denied.
+    /// No rule; the warning says why. What becomes of it is open, or for the user to care about.
     Doubtful(WarningKind, String),
-    /// No rule, and surely denied once the direction is isolated.
-    Never(String),
+    /// No rule, and denied once the direction is isolated; the warning says why.
+    Never(WarningKind, String),
 }
 
 /// One end seen from the other, after DNAT.
@@ -144,7 +142,7 @@ impl Gathered {
         pod: &Pod,
         (id, group): (GroupId, &Group),
         (groups, options): (&Groups, &Options),
-        counted: &mut BTreeSet<(Direction, Peer, String)>,
+        counted: &mut BTreeSet<(GroupId, Direction, Peer, String)>,
     ) {
         let by_namespace = view.is_dns && options.dns == Dns::PerNamespace;
         let (peer, who) = match name(view, pod, groups, options, by_namespace) {
@@ -153,9 +151,9 @@ impl Gathered {
             Named::Doubtful(kind, item) => {
                 return self.warnings.add(kind, group.names(), Some(view.direction), Some(item));
             }
-            Named::Never(item) => {
-                self.unnamed.insert(Unnamed { subject: id, direction: view.direction, item });
-                return;
+            Named::Never(kind, item) => {
+                self.unnamed.insert(Unnamed { subject: id, direction: view.direction });
+                return self.warnings.add(kind, group.names(), Some(view.direction), Some(item));
             }
         };
         self.warn_of(view, group, &peer, &who);
@@ -172,8 +170,8 @@ impl Gathered {
         } else {
             need.ports.insert(port(view.edge.protocol));
         }
-        // Several backends of one Service are one connection.
-        if counted.insert((view.direction, peer, who.clone())) {
+        // Several pods behind one Service are one connection.
+        if counted.insert((id, view.direction, peer, who.clone())) {
             need.who.add(&who, Tally::of(view.edge, view.direction));
         }
     }
@@ -272,7 +270,10 @@ fn name(view: &View<'_>, subject: &Pod, groups: &Groups, options: &Options, by_n
             let who = pod.workload.to_string();
             match groups.of(pod).and_then(|id| Some((id, groups.get(id)?.selector.as_ref()?))) {
                 Some((id, _)) => Named::As(Peer::Workload(id), who),
-                None => Named::Never(format!("{}: its pods have no label in common", on_port(who))),
+                None => Named::Never(
+                    WarningKind::UnnamedPeer,
+                    format!("{}: its pods have no label in common", on_port(who)),
+                ),
             }
         }
         Endpoint::External => match address(view.peer, view.subject) {
@@ -287,29 +288,34 @@ fn name(view: &View<'_>, subject: &Pod, groups: &Groups, options: &Options, by_n
                 let who = if known { format!("{shown} ({})", edge.cause) } else { shown };
                 Named::As(Peer::External(block), who)
             }
-            None => Named::Doubtful(WarningKind::UnknownEnd, on_port("an outside end without address".to_owned())),
+            None => unknown_end(options, on_port("an outside end without address".to_owned())),
         },
         Endpoint::Service(service) => {
             let who = format!("Service {}/{}", service.namespace, service.name);
             match view.direction {
                 Direction::Egress => Named::Doubtful(WarningKind::NoBackends, on_port(who)),
                 // A Service opens no connection: its address as an initiator is that of source NAT.
-                Direction::Ingress => Named::Doubtful(WarningKind::UnknownEnd, on_port(who)),
+                Direction::Ingress => unknown_end(options, on_port(who)),
             }
         }
-        Endpoint::Unknown(why) => {
-            Named::Doubtful(WarningKind::UnknownEnd, format!("{}: {why}", on_port(in_words(view))))
-        }
+        Endpoint::Unknown(why) => unknown_end(options, format!("{}: {why}", on_port(in_words(view)))),
     }
+}
+
+/// An end that nobody knows: whatever is isolated denies it, for no rule says otherwise.
+fn unknown_end(options: &Options, item: String) -> Named {
+    let kind = WarningKind::UnknownEnd;
+    if options.cut_off_unknown { Named::Doubtful(kind, item) } else { Named::Never(kind, item) }
 }
 
 fn name_node(view: &View<'_>, who: &str, options: &Options) -> Named {
     let on_port = format!("{who} on {}/{}", view.port, view.edge.protocol);
     match address(view.peer, view.subject) {
-        None => Named::Doubtful(WarningKind::UnknownEnd, format!("{on_port}: its address is not known")),
-        Some(_) if options.dialect.ip_block_matches_pods == Some(false) => {
-            Named::Never(format!("{on_port}: ipBlock does not match nodes in dialect {}", options.dialect))
-        }
+        None => unknown_end(options, format!("{on_port}: its address is not known")),
+        Some(_) if options.dialect.ip_block_matches_pods == Some(false) => Named::Never(
+            WarningKind::UnnamedPeer,
+            format!("{on_port}: ipBlock does not match nodes in dialect {}", options.dialect),
+        ),
         Some(address) => Named::As(Peer::Node(IpNet::from(address)), format!("{who} at {address}")),
     }
 }

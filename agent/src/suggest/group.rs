@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::selector::{self, Found};
 use crate::model::edge::Edge;
@@ -40,7 +40,7 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Groups {
     groups: Vec<Group>,
-    by_workload: BTreeMap<(Arc<str>, WorkloadRef), GroupId>,
+    by_workload: FxHashMap<Arc<str>, FxHashMap<WorkloadRef, GroupId>>,
 }
 
 /// What is known of the pods of one or more workloads.
@@ -66,14 +66,13 @@ impl Groups {
                 add(workloads, pod);
             }
         }
-        let mut found = Self { groups: Vec::new(), by_workload: BTreeMap::new() };
+        let mut found = Self { groups: Vec::new(), by_workload: FxHashMap::default() };
         for (namespace, workloads) in by_namespace {
             let told_apart = tell_apart(merge_equal(workloads.into_values().collect()));
             for (members, selector) in told_apart {
                 let id = GroupId(found.groups.len());
-                for workload in &members.workloads {
-                    found.by_workload.insert((Arc::clone(&namespace), workload.clone()), id);
-                }
+                let by_workload = found.by_workload.entry(Arc::clone(&namespace)).or_default();
+                by_workload.extend(members.workloads.iter().map(|workload| (workload.clone(), id)));
                 let namespace = Arc::clone(&namespace);
                 found.groups.push(Group { namespace, workloads: members.workloads, selector });
             }
@@ -86,16 +85,11 @@ impl Groups {
         if pod.host_network {
             return None;
         }
-        self.by_workload.get(&(Arc::clone(&pod.namespace), pod.workload.clone())).copied()
+        self.by_workload.get(&pod.namespace)?.get(&pod.workload).copied()
     }
 
     pub(super) fn get(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(id.0)
-    }
-
-    /// Every group with its place.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (GroupId, &Group)> {
-        self.groups.iter().enumerate().map(|(at, group)| (GroupId(at), group))
     }
 }
 

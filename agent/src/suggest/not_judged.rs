@@ -31,7 +31,12 @@ pub(super) fn is_self_traffic(a: &Party, b: &Party) -> bool {
 }
 
 /// Whether the peer is the subject's own node, and the dialect lets them talk whatever policies say.
-pub(super) fn is_allowed_own_node(subject: &Pod, peer: &Party, direction: Direction, dialect: &Dialect) -> bool {
+pub(super) fn is_allowed_own_node(
+    subject: &Pod,
+    peer: &Party,
+    direction: Direction,
+    dialect: &Dialect,
+) -> bool {
     let judged = match direction {
         Direction::Egress => dialect.pod_to_own_node_judged,
         Direction::Ingress => dialect.own_node_to_pod_judged,

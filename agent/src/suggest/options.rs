@@ -1,10 +1,10 @@
 //! What the user decides about suggestions.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 use crate::model::dialect::Dialect;
 use crate::model::edge::Direction;
@@ -39,6 +39,10 @@ pub struct Options {
     /// Whether TCP and SCTP edges count as accepted where only one direction of their packets could be seen and
     /// nothing refused them. On by default: leaving them out would break what may well work.
     pub unconfirmed: bool,
+    /// What becomes of accepted connections whose other end could not be joined with the cluster. No rule can allow
+    /// them. Off by default: the direction of the workload that would cut them off is left open. On: they are only
+    /// warned of.
+    pub cut_off_unknown: bool,
     /// The prefix lengths (IPv4, IPv6) by which the recorder keyed outside addresses, where it did: an address
     /// whose host bits are zero then stands for its whole prefix. `None`: every address is one host.
     pub folded: Option<(u8, u8)>,
@@ -55,6 +59,7 @@ impl Default for Options {
             default_deny: true,
             deny_also: BTreeSet::new(),
             unconfirmed: true,
+            cut_off_unknown: false,
             folded: None,
             dialect: Dialect::STANDARD,
         }

@@ -38,7 +38,7 @@ fn left_open(
     warnings: &mut Warnings,
 ) -> BTreeSet<(GroupId, Direction)> {
     let mut left_open = BTreeSet::new();
-    for Unnamed { subject, direction, item } in &gathered.unnamed {
+    for Unnamed { subject, direction } in &gathered.unnamed {
         let Some(group) = groups.get(*subject) else { continue };
         let kind = if options.deny_also.contains(&group.namespace) {
             WarningKind::CutOff
@@ -46,7 +46,7 @@ fn left_open(
             left_open.insert((*subject, *direction));
             WarningKind::DirectionLeftOut
         };
-        warnings.add(kind, group.names(), Some(*direction), Some(item.clone()));
+        warnings.add(kind, group.names(), Some(*direction), None);
     }
     for (id, direction) in gathered.needs.keys() {
         let Some(group) = groups.get(*id).filter(|group| group.selector.is_none()) else { continue };
@@ -71,9 +71,9 @@ fn closed(
     }
     let observed = gathered.observed.iter().filter(|_| options.default_deny);
     let namespaces: BTreeSet<&Arc<str>> = observed.chain(&options.deny_also).collect();
-    let sides = namespaces.into_iter().flat_map(|namespace| {
-        options.directions.iter().map(|direction| (Arc::clone(namespace), *direction))
-    });
+    let sides = namespaces
+        .into_iter()
+        .flat_map(|namespace| options.directions.iter().map(|direction| (Arc::clone(namespace), *direction)));
     let mut closed = BTreeSet::new();
     for side in sides {
         match breaking.get(&side) {

@@ -123,8 +123,11 @@ fn equal((key, value): (&str, &str)) -> Requirement {
 /// The requirement that all of `own` fulfil and that leaves out the most of `wrong`: labels by value first,
 /// then by presence, then by other values than theirs; a release's labels last.
 fn best(own: &BTreeSet<Labels>, common: &Labels, wrong: &[(usize, &Labels)]) -> Option<Requirement> {
-    let keys: BTreeSet<&str> =
-        own.iter().chain(wrong.iter().map(|(_, labels)| *labels)).flat_map(|l| l.iter().map(|(k, _)| k)).collect();
+    let keys: BTreeSet<&str> = own
+        .iter()
+        .chain(wrong.iter().map(|(_, labels)| *labels))
+        .flat_map(|l| l.iter().map(|(k, _)| k))
+        .collect();
     let ranked = keys.into_iter().filter_map(|key| {
         let requirement = requirement(key, own, common, wrong)?;
         let excluded = wrong.iter().filter(|(_, labels)| !requirement.matches(labels)).count();
@@ -163,7 +166,8 @@ fn requirement(
         return None;
     } else {
         let values: BTreeSet<&str> = wrong.iter().filter_map(|(_, labels)| labels.get(key)).collect();
-        let strange = values.into_iter().filter(|value| own.iter().all(|labels| labels.get(key) != Some(value)));
+        let strange =
+            values.into_iter().filter(|value| own.iter().all(|labels| labels.get(key) != Some(value)));
         let strange: Vec<Arc<str>> = strange.map(Arc::from).collect();
         if strange.is_empty() {
             return None;

@@ -23,7 +23,9 @@ pub enum WarningKind {
     SameLabels,
     /// The workload uses its node's network: no policy selects it.
     HostNetwork,
-    /// An end could not be joined with the cluster: no rule, and nobody knows whether one is needed.
+    /// A peer that no rule can name: its pods have no label in common, or the dialect matches no nodes by address.
+    UnnamedPeer,
+    /// An end could not be joined with the cluster: no rule, and so nothing allows it.
     UnknownEnd,
     /// A Service without a backend that is known: no rule.
     NoBackends,
@@ -44,15 +46,20 @@ impl WarningKind {
                 "gets no default-deny in this direction: accepted connections would break (see the other warnings)"
             }
             Self::DirectionLeftOut => {
-                "gets no policy in this direction: it would cut off accepted connections that no rule can name; \
-                 label their pods and suggest again"
+                "gets no policy in this direction: it would cut off accepted connections that no rule can allow (see \
+                 the other warnings)"
             }
-            Self::CutOff => "is cut off from what no rule can name, because a default-deny was asked for",
-            Self::NoLabels => "its pods have no lasting label in common, so no policy can select them: label them",
+            Self::CutOff => "is cut off from what no rule can allow, because a default-deny was asked for",
+            Self::NoLabels => {
+                "its pods have no lasting label in common, so no policy can select them: label them"
+            }
             Self::SameLabels => {
                 "the labels of these workloads' pods do not tell them apart: what one was seen to do, all may do"
             }
-            Self::HostNetwork => "uses its node's network: no policy selects it, what it does is not restricted",
+            Self::HostNetwork => {
+                "uses its node's network: no policy selects it, what it does is not restricted"
+            }
+            Self::UnnamedPeer => "no rule can name these peers: label their pods",
             Self::UnknownEnd => "no rule, the other end could not be joined with the cluster",
             Self::NoBackends => "no rule, the Service has no ready backend that is known",
             Self::Icmp => "no rule, NetworkPolicy cannot name ICMP: whether it passes is up to the CNI",

@@ -43,8 +43,9 @@ struct Yaml {
 
 impl Yaml {
     fn line(&mut self, indent: usize, line: impl fmt::Display) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "{:indent$}{line}", "");
+        self.text.extend(std::iter::repeat_n(' ', indent));
+        self.text.push_str(&line.to_string());
+        self.text.push('\n');
     }
 
     /// A comment of one line, whatever the text holds.
@@ -56,9 +57,13 @@ impl Yaml {
     fn head(&mut self, suggestions: &Suggestions, preamble: &[String]) {
         let policies = &suggestions.policies;
         let first = format!(
-            "{} suggested by dryfence: the least that allow what {} recorded and accepted.",
-            counted(policies.len(), "NetworkPolicy", "NetworkPolicies"),
-            counted(suggestions.accepted_edges, "edge", "edges"),
+            "{} suggested by dryfence: the least that allow {}.",
+            counted(policies.len() as u64, "NetworkPolicy", "NetworkPolicies"),
+            counted(
+                suggestions.accepted_edges as u64,
+                "recorded and accepted edge",
+                "recorded and accepted edges"
+            ),
         );
         self.comment(0, &first);
         for line in preamble {
@@ -69,7 +74,10 @@ impl Yaml {
             self.comment(0, "Apply in this order: what allows first, what denies last.");
         }
         if has(&Purpose::Dns) {
-            self.comment(0, "allow-dns isolates the egress of every pod of its namespace, as default-deny does:");
+            self.comment(
+                0,
+                "allow-dns isolates the egress of every pod of its namespace, as default-deny does:",
+            );
             self.comment(0, "apply it after the workloads' policies, and without a pause before it.");
         }
         for warning in &suggestions.warnings {
@@ -91,7 +99,10 @@ impl Yaml {
         self.line(0, "kind: NetworkPolicy");
         self.line(0, "metadata:");
         self.line(2, format_args!("name: {}", Scalar(metadata.name.as_deref().unwrap_or_default())));
-        self.line(2, format_args!("namespace: {}", Scalar(metadata.namespace.as_deref().unwrap_or_default())));
+        self.line(
+            2,
+            format_args!("namespace: {}", Scalar(metadata.namespace.as_deref().unwrap_or_default())),
+        );
         self.line(0, "spec:");
         let Some(spec) = &suggestion.policy.spec else { return };
         self.selector(2, "podSelector", spec.pod_selector.as_ref());
@@ -123,7 +134,10 @@ impl Yaml {
             }
             self.line(4, "ports:");
             for port in ports.unwrap_or_default() {
-                self.line(4, format_args!("- protocol: {}", Scalar(port.protocol.as_deref().unwrap_or("TCP"))));
+                self.line(
+                    4,
+                    format_args!("- protocol: {}", Scalar(port.protocol.as_deref().unwrap_or("TCP"))),
+                );
                 match &port.port {
                     Some(IntOrString::Int(number)) => self.line(6, format_args!("port: {number}")),
                     Some(IntOrString::String(name)) => self.line(6, format_args!("port: {}", Scalar(name))),
@@ -135,16 +149,15 @@ impl Yaml {
 
     fn evidence(&mut self, evidence: &[Evidence]) {
         for one in evidence.iter().take(MOST_LINES) {
-            let connections = counted_u64(one.connections, "connection", "connections");
+            let connections = counted(one.connections, "connection", "connections");
             let doubt = if one.unconfirmed { ", not seen accepted" } else { "" };
-            let text =
-                format!("{}: {connections}{doubt}, {} to {}", one.who, one.first_seen, one.last_seen);
+            let text = format!("{}: {connections}{doubt}, {} to {}", one.who, one.first_seen, one.last_seen);
             self.comment(4, &text);
         }
         let rest = evidence.get(MOST_LINES..).unwrap_or_default();
         if !rest.is_empty() {
             let connections = rest.iter().fold(0_u64, |sum, one| sum.saturating_add(one.connections));
-            let connections = counted_u64(connections, "connection", "connections");
+            let connections = counted(connections, "connection", "connections");
             self.comment(4, &format!("and {} more: {connections}", rest.len()));
         }
     }
@@ -207,18 +220,14 @@ fn purpose(purpose: &Purpose) -> String {
     match purpose {
         Purpose::Workload(workloads) => {
             let names: Vec<_> = workloads.iter().map(ToString::to_string).collect();
-            format!("What {} was seen to do.", names.join(" and "))
+            format!("Allows what was seen of {}.", names.join(" and "))
         }
         Purpose::Dns => "Every pod of the namespace may ask the cluster's DNS; listed is who did.".to_owned(),
         Purpose::DefaultDeny => "Denies what the other policies of the namespace do not allow.".to_owned(),
     }
 }
 
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
-fn counted_u64(count: u64, one: &str, many: &str) -> String {
+fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
