@@ -142,7 +142,7 @@ impl PodBuilder {
         self
     }
 
-    pub(super) fn from_template(mut self) -> Self {
+    pub(super) fn template(mut self) -> Self {
         self.pod.from_template = true;
         self
     }
@@ -192,7 +192,7 @@ impl World {
             mk_pod(i, "kube-system/dns", "k8s-app=kube-dns").on("node-2").role(dns),
             mk_pod(i, "y/prometheus", "app=prometheus").on("node-2").role(Roles::METRICS_SCRAPER),
             mk_pod(i, "y/traefik", "app=traefik").on("node-2").role(Roles::INGRESS_CONTROLLER),
-            mk_pod(i, "x/replica", "app=web").from_template(),
+            mk_pod(i, "x/replica", "app=web").template(),
             mk_pod(i, "x/pending", "app=db"),
             mk_pod(i, "x/dns", "k8s-app=kube-dns").on("node-1").role(dns),
         ];

@@ -1,5 +1,6 @@
 //! What could not be read counts as unknown content: the verdict is `Unknown` exactly where that could change it.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -137,11 +138,11 @@ fn an_unreadable_policy_may_select_any_pod_of_its_namespace_or_of_all() {
     assert_eq!(verdicts(&in_x, "y/web", "x/db", 80), ["Allow", "Unknown"]);
     assert_eq!(verdicts(&in_x, "y/web", "y/db", 80), ["Allow", "Allow"]);
     let anywhere = Arc::new(Policy::unreadable(ObjectRef::cluster("NetworkPolicy", "p"), fault()));
-    assert_eq!(verdicts(&[anywhere.clone()], "y/web", "x/db", 80), ["Unknown", "Unknown"]);
-    let reason = &judge(&[anywhere.clone()], "y/web", "x/db", 80).ingress.reason;
+    assert_eq!(verdicts(from_ref(&anywhere), "y/web", "x/db", 80), ["Unknown", "Unknown"]);
+    let reason = &judge(from_ref(&anywhere), "y/web", "x/db", 80).ingress.reason;
     assert_eq!(reason.to_string(), "NetworkPolicy/p could not be read at spec");
     let deny = mk_read(&mk_db(json!([])));
-    assert_eq!(verdicts(&[deny, anywhere.clone()], "y/web", "x/db", 80), ["Unknown", "Unknown"]);
+    assert_eq!(verdicts(&[deny, Arc::clone(&anywhere)], "y/web", "x/db", 80), ["Unknown", "Unknown"]);
     let open = mk_read(&mk_db(json!([{}])));
     assert_eq!(verdicts(&[open, anywhere], "y/web", "x/db", 80), ["Unknown", "Allow"]);
 }
@@ -223,8 +224,8 @@ fn a_pod_without_address_against_a_block() {
         "p",
         json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": block[0]["spec"]["ingress"]}),
     );
-    row("its address may be in it", &[web.clone()], "x/pending -> x/web 80/TCP").both_ways().is("Unknown");
-    row("not at this port", &[web.clone()], "x/pending -> x/web 81/TCP").both_ways().is("Deny");
+    row("its address may be in it", from_ref(&web), "x/pending -> x/web 80/TCP").both_ways().is("Unknown");
+    row("not at this port", from_ref(&web), "x/pending -> x/web 81/TCP").both_ways().is("Deny");
     row("nor where blocks match no pods", &[web], "x/pending -> x/web 80/TCP")
         .dialect("standard,ip_block_matches_pods=false")
         .both_ways()

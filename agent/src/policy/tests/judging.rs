@@ -161,3 +161,9 @@ fn a_record_reads_well() {
     let Reason::NoRuleMatches { nearest: Some(nearest), .. } = &judgement.ingress.reason else { panic!() };
     assert!(matches!(nearest.lacks, Miss::Port { asked: 80, .. }));
 }
+
+#[test]
+fn a_judge_may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<crate::policy::Judge>();
+}

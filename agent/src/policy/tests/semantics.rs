@@ -2,6 +2,8 @@
 //! `egress, ingress`; every row is judged in IPv4 and IPv6, and `both_ways` rows with the directions exchanged.
 
 use std::net::Ipv4Addr;
+use std::slice::from_ref;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -43,7 +45,7 @@ fn line_2_no_rule_denies_all_and_an_empty_rule_allows_all() {
     let absent = mk_policy("x", "p", json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
     let null = mk_policy("x", "p", json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": null}));
     for policy in [absent, null, mk_ingress(json!([]))] {
-        row("no rule denies all", &[policy.clone()], "x/web -> x/db 80/TCP").both_ways().is("Deny");
+        row("no rule denies all", from_ref(&policy), "x/web -> x/db 80/TCP").both_ways().is("Deny");
         row("from outside too", &[policy], "outside -> x/db 80/TCP").both_ways().is("Deny");
     }
     row("one empty rule allows all", &[mk_ingress(json!([{}]))], "x/web -> x/db 80/UDP")
@@ -74,9 +76,9 @@ fn line_3_policy_types_absent_are_ingress_always_and_egress_only_with_a_rule() {
 #[test]
 fn line_4_isolation_is_per_direction() {
     let ingress = mk_ingress(json!([]));
-    row("ingress isolated", &[ingress.clone()], "y/web -> x/db 80/TCP").both_ways().is("Allow, Deny");
-    row("egress untouched", &[ingress.clone()], "x/db -> y/web 80/TCP").both_ways().is("Allow, Allow");
-    row("other pods untouched", &[ingress.clone()], "y/web -> x/web 80/TCP").both_ways().is("Allow, Allow");
+    row("ingress isolated", from_ref(&ingress), "y/web -> x/db 80/TCP").both_ways().is("Allow, Deny");
+    row("egress untouched", from_ref(&ingress), "x/db -> y/web 80/TCP").both_ways().is("Allow, Allow");
+    row("other pods untouched", from_ref(&ingress), "y/web -> x/web 80/TCP").both_ways().is("Allow, Allow");
     row("other namespaces untouched", &[ingress], "x/web -> y/db 80/TCP").both_ways().is("Allow, Allow");
 }
 
@@ -253,12 +255,12 @@ fn line_11_namespaces_are_selected_by_their_name_label() {
 #[test]
 fn line_12_host_network_pods_are_never_subjects_and_as_peers_their_node() {
     let deny = mk_policy("x", "p", json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
-    row("never a subject", &[deny.clone()], "outside -> x/host 80/TCP").is("Allow, Allow");
+    row("never a subject", from_ref(&deny), "outside -> x/host 80/TCP").is("Allow, Allow");
     row("never a subject of egress", &[deny], "x/host -> outside 80/TCP").is("Allow, Allow");
     let labels = mk_from(json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}));
     row("no pod as a peer", &[labels], "y/host -> x/db 80/TCP").both_ways().is("Deny");
     let block = mk_from(json!({"ipBlock": {"cidr": "198.51.100.0/24"}}));
-    row("an address as a peer", &[block.clone()], "y/host -> x/db 80/TCP").both_ways().is("Allow");
+    row("an address as a peer", from_ref(&block), "y/host -> x/db 80/TCP").both_ways().is("Allow");
     row("not where blocks match no pods", &[block], "y/host -> x/db 80/TCP")
         .dialect("standard,ip_block_matches_pods=false")
         .both_ways()
@@ -392,8 +394,8 @@ fn line_17_dual_stack_pods_and_pods_that_talk_to_themselves() {
     let mut judge = Judge::new(&only_v4, Dialect::STANDARD, &Scenario::Enforced);
     for (address, verdict) in [(both[0], Verdict::Allow), (both[1], Verdict::Deny)] {
         for (from, to) in [(Some(address), Some(address)), (None, Some(address))] {
-            let initiator = Party::pod(client.clone(), from);
-            let responder = Party::pod(server.clone(), to);
+            let initiator = Party::pod(Arc::clone(&client), from);
+            let responder = Party::pod(Arc::clone(&server), to);
             let connection = Connection {
                 initiator: &initiator,
                 responder: &responder,
