@@ -441,3 +441,23 @@ fn scope_is_by_namespace_and_direction() {
         assert_eq!(in_lines(&cluster.suggest_with(&edges, &options)), expected, "{what}");
     }
 }
+
+#[test]
+fn a_block_inside_another_names_only_the_ports_that_the_other_does_not() {
+    let mut cluster = Cluster::default();
+    let web = cluster.pod("shop/Deployment/web", "app=web");
+    let (folded, host) = (mk_external("203.0.113.0"), mk_external("203.0.113.9"));
+    let options = Options { folded: Some((24, 64)), default_deny: false, ..Options::default() };
+    let prefix = [mk_tcp(&web, &folded, 80), mk_tcp(&web, &folded, 443)];
+    let both = "shop/allow-deployment-web (app=web) egress to 203.0.113.0/24 80/TCP,443/TCP";
+    let rest = "shop/allow-deployment-web (app=web) egress to 203.0.113.9/32 8080/TCP";
+    for (what, ports, expected) in [
+        ("all of its ports", &[80][..], &[both][..]),
+        ("some of its ports", &[80, 8080], &[both, rest]),
+        ("none of its ports", &[8080], &[both, rest]),
+    ] {
+        let edges: Vec<_> =
+            prefix.iter().cloned().chain(ports.iter().map(|port| mk_tcp(&web, &host, *port))).collect();
+        assert_eq!(in_lines(&cluster.suggest_with(&edges, &options)), expected, "{what}");
+    }
+}
