@@ -13,3 +13,4 @@ pub mod model;
 pub mod policy;
 pub mod segment;
 pub mod serve;
+pub mod suggest;
