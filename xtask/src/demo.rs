@@ -287,7 +287,7 @@ fn print_next(cluster: &Cluster, ipv6: bool, connections: u32) -> Result<()> {
     let bold = anstyle::Style::new().bold();
     writeln!(
         output,
-        "\nSeen: {connections} connections of {} flows between {} pods, judged by the policies in {folder}. Next: \
+        "\nLooked at {connections} attempts in {} flows between {} pods, judged by the policies in {folder}. Ask why: \
          {bold}cargo run -q -p dryfence -- explain --manifests {folder} --from myapp-staging/{api} --to \
          data-layer/qdrant-0 --port 6333{bold:#}",
         expect::flows(ipv6).count(),

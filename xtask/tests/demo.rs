@@ -49,6 +49,10 @@ impl Run {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.arg("demo").args(arguments);
+        // `cargo xtask test` has built the agent already, and as the user where the tests run as root.
+        if let Some(agent) = std::env::var_os("DRYFENCE_BIN").filter(|_| !arguments.contains(&"--agent")) {
+            command.arg("--agent").arg(agent);
+        }
         command.env(MARK, &self.mark).env("TMPDIR", self.folder.path()).stdin(Stdio::null());
         command
     }
@@ -159,7 +163,7 @@ fn nothing_is_left_however_it_is_ended() {
         let mut demo: Child =
             run.command(&["--json"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Pods run, and in most runs the agent too; the time before is the build's.
-        run.wait("no pods are started", Duration::from_mins(15), |run| {
+        run.wait("no pods are started", Duration::from_secs(900), |run| {
             assert!(!run.processes().is_empty(), "the demo ended by itself");
             run.processes().iter().filter(|line| line.contains("demo-pod")).count() > 5
         });
