@@ -87,7 +87,9 @@ fn ensure_crate(name: &str, version: &str, what_for: &str) -> Result<()> {
     say!("installing {name} {version} into {} ({what_for}; this takes a minute or more)", folder().display());
     let mut install = cargo()?;
     // `--force`: a binary that cargo has no record of is of an unknown version.
-    install.args(["install", name, "--version", version, "--locked", "--quiet", "--force", "--root"]).arg(folder());
+    install
+        .args(["install", name, "--version", version, "--locked", "--quiet", "--force", "--root"])
+        .arg(folder());
     run(&mut install, &format!("installing {name} failed"))
 }
 
