@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::{build, say};
+use crate::{build, say, tools};
 
 /// Measures what the project promises, and prints the figures
 #[derive(Debug, Args)]
@@ -21,6 +21,8 @@ pub struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// What a packet costs in the TC programs, against an empty program in the same run; needs root
+    Capture,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
 }
@@ -38,9 +40,18 @@ struct Explain {
 impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
+            What::Capture => capture(),
             What::Explain(explain) => explain.run(),
         }
     }
+}
+
+fn capture() -> Result<()> {
+    tools::ensure_for_build()?;
+    let mut cargo = tools::cargo()?;
+    cargo.args(["bench", "--package", "dryfence", "--bench", "capture"]);
+    tools::as_root(&mut cargo, "measuring loads eBPF programs");
+    tools::run(&mut cargo, "the measurement failed")
 }
 
 /// Pods of one namespace.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, say, tools};
+use crate::{build, tools};
 
 /// Runs every test, in network namespaces too; asks for root where a test needs it
 #[derive(Debug, Args)]
@@ -19,13 +19,7 @@ impl Test {
         let mut cargo = tools::cargo()?;
         cargo.args(["test", "--workspace", "--exclude", "dryfence-ebpf"]);
         cargo.env("DRYFENCE_BIN", agent);
-        if !nix::unistd::geteuid().is_root() {
-            say!("the tests load eBPF programs and make network namespaces: asking for root to run them");
-            // cargo builds as the user; only the test binaries run as root.
-            for target in ["X86_64", "AARCH64"] {
-                cargo.env(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER"), "sudo --preserve-env");
-            }
-        }
+        tools::as_root(&mut cargo, "the tests load eBPF programs and make network namespaces");
         if let Some(filter) = &self.filter {
             cargo.arg(filter);
         }

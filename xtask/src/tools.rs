@@ -102,3 +102,14 @@ pub fn run(command: &mut Command, failure: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// Has cargo run what it built as root. Cargo itself builds as the user, so that no file becomes root's.
+pub fn as_root(cargo: &mut Command, why: &str) {
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    say!("{why}: asking for root to run what was built");
+    for target in ["X86_64", "AARCH64"] {
+        cargo.env(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER"), "sudo --preserve-env");
+    }
+}

@@ -1,6 +1,7 @@
-//! What a packet costs, by `BPF_PROG_TEST_RUN` with many repeats: `cargo test --test bpf_bench -- --ignored
-//! --nocapture`. Absolute numbers vary by the hour; the empty program of the same run is the floor.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! What a packet costs, by `BPF_PROG_TEST_RUN` with many repeats: `cargo xtask bench capture`. Absolute numbers
+//! vary by the hour; the empty program of the same run is the floor.
+#![expect(clippy::unwrap_used, reason = "a measurement may panic")]
+#![expect(clippy::print_stdout, reason = "figures are its result")]
 
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
@@ -87,9 +88,7 @@ fn tcp(source: u16, flags: u8, sequence: u32, v6: bool) -> Vec<u8> {
     frame(pod, other, TCP, &segment.with(64))
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn what_a_packet_costs() {
+fn main() {
     let mut programs = Programs::load(&Settings::default()).unwrap();
     let empty = load_empty();
     let [pod, other]: [IpAddr; 2] = ["192.0.2.10", "192.0.2.20"].map(|text| text.parse().unwrap());
