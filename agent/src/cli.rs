@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 pub mod agent;
 pub mod explain;
 pub mod report;
+pub mod scenario;
 
 /// Shows what network policy would break, before it is enforced.
 #[derive(Debug, Parser)]
