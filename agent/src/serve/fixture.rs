@@ -139,7 +139,6 @@ impl EdgeRecord {
 
 const STAGING: &str = "NetworkPolicy/myapp-staging/default-deny";
 const DATA: &str = "NetworkPolicy/data-layer/default-deny";
-const ASSUMED: &str = "the default-deny scenario";
 
 /// Everything an agent saw of the guides' cluster in fifteen minutes: what is allowed, what the policies in
 /// force deny, what only default-deny would, what cannot be told and what fails already.
@@ -181,7 +180,11 @@ pub(crate) fn mk_guides_cluster() -> EdgeList {
     );
     let scrape = mk_edge(&prometheus, &api, 9090, Cause::Metrics, 60)
         .judged("enforced", mk_allow(), mk_deny(&api_rules, None))
-        .judged("default-deny", mk_deny(&[ASSUMED], None), mk_deny(&api_rules, None));
+        .judged(
+            "default-deny",
+            mk_deny(&["DefaultDeny/monitoring/default-deny"], None),
+            mk_deny(&api_rules, None),
+        );
     let to_metadata = both(
         mk_edge(&workers, &metadata, 80, Cause::CloudMetadata, 2),
         &mk_deny(&[STAGING], None),
@@ -189,12 +192,12 @@ pub(crate) fn mk_guides_cluster() -> EdgeList {
     );
     let from_notebook = mk_edge(&notebook, &outside, 443, Cause::External, 5).judged(
         "default-deny",
-        mk_deny(&[ASSUMED], None),
+        mk_deny(&["DefaultDeny/tools/default-deny"], None),
         mk_allow(),
     );
     let from_traefik = mk_edge(&traefik, &api, 8080, Cause::IngressController, 240).judged(
         "default-deny",
-        mk_deny(&[ASSUMED], None),
+        mk_deny(&["DefaultDeny/traefik-system/default-deny"], None),
         mk_allow(),
     );
     let unjoined = "the address is inside the cluster's ranges, but no object we know has it";

@@ -178,6 +178,8 @@ fn policy_names(denial: &Denial) -> String {
     for policy in &denial.policies {
         let comma = if text.is_empty() { "" } else { ", " };
         let (kind, shown) = match parts(policy) {
+            // The scenario's own policy, which nobody wrote: its name would say the same twice.
+            Some((kind, name)) if kind == "DefaultDeny" => (Some(kind), format!("{name} itself")),
             Some((kind, name)) if before.as_ref() == Some(&kind) => (Some(kind), name),
             Some((kind, name)) => (Some(kind.clone()), format!("{kind} {name}")),
             None => (None, policy.clone()),
