@@ -37,7 +37,7 @@ pub const DEFAULT_AGENT: &str = "unix:/run/dryfence/agent.sock";
 /// The width that is taken where there is no terminal to ask.
 const WIDTH_WITHOUT_TERMINAL: usize = 100;
 
-/// Shows what network policy would break, by cause and workload, and what would allow it.
+/// Show what network policy would break, by cause and workload, and what would allow it
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The agent to ask, may be repeated: unix:/path, /path, 127.0.0.1:9478 [default: unix:/run/dryfence/agent.sock]
