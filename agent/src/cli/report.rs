@@ -1,0 +1,152 @@
+//! `dryfence report`: what would break, which side must change, and the policy to paste.
+
+mod build;
+mod end;
+mod fix;
+mod input;
+mod layout;
+mod link;
+mod markdown;
+#[cfg(test)]
+mod tests;
+mod text;
+mod words;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::{AutoStream, ColorChoice};
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+pub use self::build::{
+    Denial, Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
+};
+pub use self::end::End;
+pub use self::fix::Fix;
+pub use self::input::InputError;
+pub use self::markdown::render as markdown;
+pub use self::text::{Look, render as text};
+use crate::serve::address::Address;
+
+/// Where an agent answers unless it is told otherwise.
+pub const DEFAULT_AGENT: &str = "unix:/run/dryfence/agent.sock";
+
+/// The width that is taken where there is no terminal to ask.
+const WIDTH_WITHOUT_TERMINAL: usize = 100;
+
+/// Shows what network policy would break, by cause and workload, and what would allow it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The agent to ask, may be repeated: unix:/path, /path, 127.0.0.1:9478 [default: unix:/run/dryfence/agent.sock]
+    #[arg(long, value_name = "ADDR", env = "DRYFENCE_AGENT", value_delimiter = ',')]
+    agent: Vec<Address>,
+    /// Read judged edges from this file instead, may be repeated: JSON lines, or one list; - is stdin
+    #[arg(long, value_name = "FILE")]
+    edges: Vec<PathBuf>,
+    /// Only what has an end in this namespace, may be repeated
+    #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',', conflicts_with = "all_namespaces")]
+    namespace: Vec<String>,
+    /// Every namespace; this is the default
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// The scenario to report on; all: each, and default-deny only beyond enforced
+    #[arg(long, value_enum, default_value_t)]
+    scenario: ScenarioArg,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Print the policies to paste, also where the output is not wide
+    #[arg(long)]
+    yaml: bool,
+    /// Leave out the header and the closing line
+    #[arg(long)]
+    no_headers: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value_t)]
+    color: Color,
+    /// How many seconds an agent may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    request_timeout: u64,
+}
+
+/// Which scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum ScenarioArg {
+    Enforced,
+    DefaultDeny,
+    #[default]
+    All,
+}
+
+/// Which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Markdown,
+}
+
+/// When to colour. `auto`: on a terminal, unless `NO_COLOR` is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Prints the report. Blocks, and starts a runtime of its own where it asks agents: call it outside of one.
+///
+/// # Errors
+/// If the edges cannot be had, or the report cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let input = if args.edges.is_empty() {
+        let default = || DEFAULT_AGENT.parse().context("the default agent address");
+        let addresses = if args.agent.is_empty() { vec![default()?] } else { args.agent.clone() };
+        input::agents(&addresses, Duration::from_secs(args.request_timeout))?
+    } else {
+        input::files(&args.edges)?
+    };
+    let options = Options {
+        namespaces: args.namespace.clone(),
+        scenario: match args.scenario {
+            ScenarioArg::All => None,
+            ScenarioArg::Enforced => Some("enforced".to_owned()),
+            ScenarioArg::DefaultDeny => Some("default-deny".to_owned()),
+        },
+        window_known: input.window_known,
+    };
+    let report = build(&input.list, &options);
+    let stdout = io::stdout();
+    let width = terminal_size::terminal_size_of(&stdout)
+        .map_or(WIDTH_WITHOUT_TERMINAL, |(columns, _)| usize::from(columns.0));
+    let text = rendered(&report, args, width)?;
+    let choice = match args.color {
+        Color::Auto if !stdout.is_terminal() => ColorChoice::Never,
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    };
+    let mut out = AutoStream::new(stdout.lock(), choice);
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads may stop early, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => written.context("the report could not be written").map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn rendered(report: &Report, args: &Args, width: usize) -> anyhow::Result<String> {
+    let headers = !args.no_headers;
+    let look = |wide| Look { width, wide, yaml: args.yaml || wide, headers };
+    Ok(match args.output {
+        Output::Table => text(report, look(false)),
+        Output::Wide => text(report, look(true)),
+        Output::Markdown => markdown(report, args.yaml, headers)?,
+        Output::Json => serde_json::to_string_pretty(report).context("the report as JSON")? + "\n",
+    })
+}

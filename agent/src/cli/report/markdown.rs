@@ -1,0 +1,113 @@
+//! A report for an issue or a merge request.
+
+use std::fmt::{self, Write as _};
+
+use super::build::{Denial, Finding, Report, ScenarioFindings};
+use super::words::{self, count, moment, short_port};
+
+/// The report in Markdown (GitHub's), with the policies to paste where `yaml` is set.
+///
+/// # Errors
+/// None in practice: a String takes every write.
+pub fn render(report: &Report, yaml: bool, headers: bool) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    if headers {
+        text.push_str("# What network policy would break\n\n| | |\n|---|---|\n");
+        for (name, value) in words::header(report) {
+            writeln!(text, "| {name} | {} |", escaped(&value))?;
+        }
+    }
+    for scenario in &report.scenarios {
+        section(&mut text, scenario, yaml)?;
+    }
+    if !report.unknown.is_empty() {
+        text.push_str("\n## Unknown\n\n");
+    }
+    for group in &report.unknown {
+        let (connections, reason) = (count(group.connections, "connection"), escaped(&group.reason));
+        writeln!(text, "- **{}**, {connections}: {reason}", group.code)?;
+        for edge in &group.edges {
+            writeln!(text, "  - `{edge}`")?;
+        }
+    }
+    if !report.failing.is_empty() {
+        text.push_str("\n## Already failing\n\n");
+    }
+    for link in &report.failing {
+        let edge = words::edge(&link.initiator, &link.responder, link.port, link.protocol);
+        write!(text, "- `{edge}`: {}, {} refused", count(link.attempts, "attempt"), link.refused)?;
+        if !link.denied_by.is_empty() {
+            write!(text, ", likely blocked by `{}`", link.denied_by.join("`, `"))?;
+        }
+        text.push('\n');
+    }
+    if headers {
+        writeln!(text, "\n**Next:** {}", report.next)?;
+    }
+    Ok(text)
+}
+
+fn section(text: &mut String, scenario: &ScenarioFindings, yaml: bool) -> fmt::Result {
+    writeln!(text, "\n## {}: {}", scenario.name, words::headline(scenario))?;
+    for group in &scenario.groups {
+        writeln!(text, "\n### {}\n", group.title)?;
+        for finding in &group.findings {
+            item(text, finding, yaml)?;
+        }
+    }
+    Ok(())
+}
+
+fn item(text: &mut String, finding: &Finding, yaml: bool) -> fmt::Result {
+    let (initiator, responder) = (&finding.initiator, &finding.responder);
+    let port = short_port(finding.port, finding.protocol);
+    let connections = count(finding.connections, "connection");
+    let (first, last) = (moment(finding.first_seen), moment(finding.last_seen));
+    let before = if finding.broken_before { ", broken already, needs this too" } else { "" };
+    writeln!(
+        text,
+        "- `{initiator}` → `{responder}` **{port}**: {connections}, first {first}, last {last}{before}"
+    )?;
+    for denial in &finding.denials {
+        denial_lines(text, denial, yaml)?;
+    }
+    Ok(())
+}
+
+fn denial_lines(text: &mut String, denial: &Denial, yaml: bool) -> fmt::Result {
+    let owner = denial.owner.as_deref().unwrap_or("nobody's namespace");
+    let direction = denial.direction.as_str().to_lowercase();
+    let by = if denial.policies.is_empty() {
+        escaped(&denial.reason)
+    } else {
+        format!("`{}`", denial.policies.join("`, `"))
+    };
+    writeln!(text, "  - [ ] {direction} denied in **{owner}** by {by}")?;
+    if let Some(nearest) = &denial.nearest {
+        writeln!(text, "    - nearest: {}", escaped(nearest))?;
+    }
+    writeln!(text, "    - fix: {}", escaped(&denial.fix.summary))?;
+    if let Some(caution) = &denial.fix.caution {
+        writeln!(text, "    - mind: {}", escaped(caution))?;
+    }
+    if let Some(policy) = denial.fix.yaml.as_ref().filter(|_| yaml) {
+        text.push_str("\n      ```yaml\n");
+        for line in policy.lines() {
+            writeln!(text, "      {line}")?;
+        }
+        text.push_str("      ```\n\n");
+    }
+    Ok(())
+}
+
+/// Without what Markdown would read as its own.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if "\\`*_[]<>|".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(if c == '\n' { ' ' } else { c });
+    }
+    escaped
+}

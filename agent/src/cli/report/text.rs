@@ -1,0 +1,217 @@
+//! A report for a terminal.
+
+use anstyle::{AnsiColor, Style};
+
+use super::build::{Denial, Failing, Finding, Report, ScenarioFindings, UnknownGroup};
+use super::layout::{NO_BREAK, Page, Span, span, width_of};
+use super::words::{self, count, moment, moment_on, short_port};
+use crate::model::edge::Direction;
+use crate::model::time::Timestamp;
+
+/// How a report is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Columns.
+    pub width: usize,
+    /// With dates, addresses and every reason.
+    pub wide: bool,
+    /// With the policies to paste.
+    pub yaml: bool,
+    /// With the header and the closing line.
+    pub headers: bool,
+}
+
+const PLAIN: Style = Style::new();
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const DENIED: Style = AnsiColor::Red.on_default();
+const FIX: Style = AnsiColor::Green.on_default();
+const UNKNOWN: Style = AnsiColor::Yellow.on_default();
+const PLACE: Style = AnsiColor::Cyan.on_default();
+
+/// Where the texts of a finding begin.
+const INDENT: usize = 4;
+const TEXT: usize = 13;
+/// How many edges an unknown reason lists unless asked for all.
+const EXAMPLES: usize = 3;
+
+/// The report, coloured; strip it where that is not wanted.
+pub fn render(report: &Report, look: Look) -> String {
+    let mut page = Page::new(look.width);
+    if look.headers {
+        header(&mut page, report);
+    }
+    for scenario in &report.scenarios {
+        scenario_section(&mut page, scenario, report.window.start, look);
+    }
+    unknown_section(&mut page, &report.unknown, look);
+    failing_section(&mut page, &report.failing, report.window.start, look);
+    let yaml = if look.yaml { report.yaml() } else { String::new() };
+    if !yaml.is_empty() {
+        page.blank();
+        page.paragraph(0, 0, &[span(BOLD, "Policies to paste, each into its owner's repository")]);
+        page.blank();
+        page.verbatim(0, PLAIN, &yaml);
+    }
+    if look.headers {
+        page.blank();
+        page.paragraph(0, 6, &[span(BOLD, "Next: "), span(PLAIN, report.next.as_str())]);
+    }
+    page.into_text()
+}
+
+fn header(page: &mut Page, report: &Report) {
+    page.paragraph(0, 0, &[span(BOLD, "What network policy would break")]);
+    page.blank();
+    for (name, text) in words::header(report) {
+        let style = if name == "warning" { UNKNOWN } else { PLAIN };
+        page.paragraph(2, TEXT, &[span(DIM, format!("{name:<11}")), span(style, text)]);
+    }
+}
+
+fn scenario_section(page: &mut Page, scenario: &ScenarioFindings, day: Timestamp, look: Look) {
+    page.blank();
+    let name = scenario.name.to_uppercase();
+    page.paragraph(0, 2, &[span(BOLD, name), span(PLAIN, "  "), span(PLAIN, words::headline(scenario))]);
+    for group in &scenario.groups {
+        page.blank();
+        page.paragraph(0, 2, &[span(BOLD, group.title)]);
+        let rows: Vec<_> =
+            group.findings.iter().map(|finding| (head(finding), tail(finding, day, look))).collect();
+        let column = rows.iter().map(|(head, _)| width_of(head)).max().unwrap_or_default();
+        let one_line = rows.iter().all(|(_, tail)| 2 + column + 3 + width_of(tail) <= page.width());
+        for (at, (finding, (mut head, tail))) in group.findings.iter().zip(rows).enumerate() {
+            if at > 0 {
+                page.blank();
+            }
+            if one_line {
+                head.push(span(PLAIN, " ".repeat(column - width_of(&head) + 3)));
+                head.extend(tail);
+                page.paragraph(2, INDENT, &head);
+            } else {
+                page.paragraph(2, INDENT, &head);
+                page.paragraph(INDENT, INDENT, &tail);
+            }
+            if look.wide {
+                addresses(page, finding);
+            }
+            for denial in &finding.denials {
+                denial_lines(page, denial, look);
+            }
+        }
+    }
+}
+
+/// Text that stays on one line.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', &NO_BREAK.to_string())
+}
+
+fn head(finding: &Finding) -> Vec<Span> {
+    vec![
+        span(PLACE, finding.initiator.to_string()),
+        span(PLAIN, " → "),
+        span(PLACE, finding.responder.to_string()),
+        span(PLAIN, "  "),
+        span(BOLD, unbroken(&short_port(finding.port, finding.protocol))),
+    ]
+}
+
+fn tail(finding: &Finding, day: Timestamp, look: Look) -> Vec<Span> {
+    let show = |time| if look.wide { moment(time) } else { moment_on(time, day) };
+    let mut tail = vec![
+        span(BOLD, count(finding.connections, "connection")),
+        span(DIM, format!(", first {}, last {}", show(finding.first_seen), show(finding.last_seen))),
+    ];
+    if finding.broken_before {
+        tail.push(span(DIM, ", broken already, needs this too"));
+    }
+    tail
+}
+
+fn addresses(page: &mut Page, finding: &Finding) {
+    let list =
+        |end: &super::end::End| end.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = format!("{} → {}", list(&finding.initiator), list(&finding.responder));
+    page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, text)]);
+}
+
+fn denial_lines(page: &mut Page, denial: &Denial, look: Look) {
+    let direction = match denial.direction {
+        Direction::Egress => "egress   ",
+        Direction::Ingress => "ingress  ",
+    };
+    let owner = denial.owner.as_deref().unwrap_or("nobody's namespace");
+    let mut line = vec![
+        span(PLAIN, direction),
+        span(DENIED, "denied"),
+        span(PLAIN, " in "),
+        span(BOLD, owner),
+        span(PLAIN, " by "),
+    ];
+    let policies =
+        if denial.policies.is_empty() { denial.reason.clone() } else { denial.policies.join(", ") };
+    line.push(span(PLAIN, policies));
+    page.paragraph(INDENT, TEXT, &line);
+    let mut detail = |name: &str, style, text: &str| {
+        page.paragraph(INDENT + 2, TEXT, &[span(style, format!("{name:<7}")), span(style, text)]);
+    };
+    if let Some(nearest) = &denial.nearest {
+        detail("near", DIM, nearest);
+    } else if look.wide && !denial.policies.is_empty() {
+        detail("why", DIM, &denial.reason);
+    }
+    detail("fix", FIX, &denial.fix.summary);
+    if let Some(caution) = &denial.fix.caution {
+        detail("mind", UNKNOWN, caution);
+    }
+}
+
+fn unknown_section(page: &mut Page, unknown: &[UnknownGroup], look: Look) {
+    if unknown.is_empty() {
+        return;
+    }
+    page.blank();
+    page.paragraph(0, 2, &[span(BOLD, "UNKNOWN"), span(PLAIN, "  cannot be judged, by reason")]);
+    for group in unknown {
+        let line = [
+            span(UNKNOWN, group.code.as_str()),
+            span(PLAIN, format!("  {}: {}", count(group.connections, "connection"), group.reason)),
+        ];
+        page.paragraph(2, INDENT, &line);
+        let shown = if look.wide { group.edges.len() } else { EXAMPLES };
+        for edge in group.edges.iter().take(shown) {
+            page.paragraph(INDENT, INDENT + 2, &[span(DIM, edge.as_str())]);
+        }
+        if let Some(more) = group.edges.len().checked_sub(shown).filter(|more| *more > 0) {
+            page.paragraph(INDENT, INDENT, &[span(DIM, format!("and {more} more"))]);
+        }
+    }
+}
+
+fn failing_section(page: &mut Page, failing: &[Failing], day: Timestamp, look: Look) {
+    if failing.is_empty() {
+        return;
+    }
+    page.blank();
+    let what = "  attempts that nobody accepted; they are in no number above";
+    page.paragraph(0, 2, &[span(BOLD, "ALREADY FAILING"), span(PLAIN, what)]);
+    for link in failing {
+        let last = if look.wide { moment(link.last_seen) } else { moment_on(link.last_seen, day) };
+        let mut line = vec![
+            span(PLACE, link.initiator.to_string()),
+            span(PLAIN, " → "),
+            span(PLACE, link.responder.to_string()),
+            span(PLAIN, "  "),
+            span(BOLD, unbroken(&short_port(link.port, link.protocol))),
+            span(PLAIN, format!("   {}", count(link.attempts, "attempt"))),
+        ];
+        let refused = if link.refused > 0 { format!(", {} refused", link.refused) } else { String::new() };
+        line.push(span(DIM, format!("{refused}, last {last}")));
+        page.paragraph(2, INDENT, &line);
+        if !link.denied_by.is_empty() {
+            let text = format!("likely blocked by {}", link.denied_by.join(", "));
+            page.paragraph(INDENT, INDENT + 2, &[span(DENIED, text)]);
+        }
+    }
+}

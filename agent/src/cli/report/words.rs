@@ -1,0 +1,186 @@
+//! The sentences of a report. None of them says "safe".
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::build::{Report, ScenarioFindings, UnknownGroup, Window};
+use super::end::End;
+use super::fix::port_in_words;
+use crate::model::cause::Cause;
+use crate::model::edge::Protocol;
+use crate::model::time::Timestamp;
+
+/// A cause as a heading.
+pub(super) const fn title(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Dns => "DNS",
+        Cause::Metrics => "Metrics scraping",
+        Cause::IngressController => "Ingress controller",
+        Cause::ApiServer => "Kubernetes API server",
+        Cause::CloudMetadata => "Cloud metadata",
+        Cause::External => "To outside the cluster",
+        Cause::FromOutside => "From outside the cluster",
+        Cause::Node => "Nodes",
+        Cause::CrossNamespace => "Between namespaces",
+        Cause::SameNamespace => "Within a namespace",
+        Cause::Unknown => "Unknown ends",
+    }
+}
+
+/// `a → b TCP 80`.
+pub(super) fn edge(initiator: &End, responder: &End, port: u16, protocol: Protocol) -> String {
+    format!("{initiator} → {responder}  {}", short_port(port, protocol))
+}
+
+/// `TCP 80`, or `ICMP 8/0`.
+pub(super) fn short_port(port: u16, protocol: Protocol) -> String {
+    if protocol.has_ports() { format!("{protocol} {port}") } else { port_in_words(port, protocol) }
+}
+
+/// `1 connection`, `12 connections`.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `2d 3h`, `15m`, `42s`: the two largest units that are not zero.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut parts = Vec::new();
+    let mut rest = seconds;
+    for (size, unit) in units {
+        if rest >= size {
+            parts.push(format!("{}{unit}", rest / size));
+            rest %= size;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// Date and time to the second, in UTC.
+pub(super) fn moment(time: Timestamp) -> String {
+    let text = time.to_string();
+    match (text.get(..19), text.as_bytes().get(10)) {
+        (Some(moment), Some(b'T')) => format!("{moment}Z"),
+        _ => text,
+    }
+}
+
+/// The time of day where the date is that of `day`, else both.
+pub(super) fn moment_on(time: Timestamp, day: Timestamp) -> String {
+    let (moment, day) = (moment(time), moment(day));
+    match (moment.get(..11), moment.get(11..19)) {
+        (Some(date), Some(clock)) if day.starts_with(date) => clock.to_owned(),
+        _ => moment,
+    }
+}
+
+/// What was lost, in one line.
+pub(super) fn losses(window: &Window) -> String {
+    let Some(losses) = &window.losses else { return "not said by this input".to_owned() };
+    let lost: Vec<String> = losses
+        .iter()
+        .filter(|loss| loss.packets > 0 || loss.edges > 0)
+        .map(|loss| {
+            let mut amounts = Vec::new();
+            if loss.edges > 0 {
+                amounts.push(count(loss.edges, "edge"));
+            }
+            if loss.packets > 0 {
+                amounts.push(count(loss.packets, "packet"));
+            }
+            format!("{} ({}: {})", amounts.join(" and "), loss.stage, loss.reason)
+        })
+        .collect();
+    if lost.is_empty() { "nothing lost".to_owned() } else { lost.join("; ") }
+}
+
+/// How far the findings can be relied on, in one sentence.
+pub(super) fn confidence(window: &Window, unknown: &[UnknownGroup]) -> String {
+    let mut sentence = format!(
+        "what did not happen in these {} (nightly jobs, failovers, idle workloads) is not in this report",
+        duration(window.duration())
+    );
+    match &window.losses {
+        None => sentence.push_str("; whether anything was lost is not known, so findings may be missing"),
+        Some(losses) if losses.iter().any(|loss| loss.packets > 0 || loss.edges > 0) => {
+            sentence.push_str("; something was lost, so findings may be missing");
+        }
+        Some(_) => {}
+    }
+    if !window.unobserved.is_empty() {
+        let pods = count(window.unobserved.len() as u64, "pod");
+        sentence.push_str(&format!("; {pods} could not be observed at all"));
+    }
+    let unjudged = unknown.iter().fold(0, |sum: u64, group| sum.saturating_add(group.connections));
+    if unjudged > 0 {
+        sentence.push_str(&format!("; {} could not be judged", count(unjudged, "connection")));
+    }
+    sentence
+}
+
+/// What to do next, in one line.
+pub(super) fn next(scenarios: &[ScenarioFindings], unknown: &[UnknownGroup]) -> String {
+    let mut owners: BTreeMap<&str, u64> = BTreeMap::new();
+    for finding in scenarios.iter().flat_map(ScenarioFindings::findings) {
+        for denial in &finding.denials {
+            *owners.entry(denial.owner.as_deref().unwrap_or("nobody's namespace")).or_default() += 1;
+        }
+    }
+    let rules: u64 = owners.values().sum();
+    if rules > 0 {
+        let owners: Vec<_> = owners.iter().map(|(owner, rules)| format!("{owner} {rules}")).collect();
+        return format!(
+            "decide on {} ({}) and allow before you deny; `dryfence report -o wide` prints them as YAML. \
+             The first rule for a pod's direction isolates it: apply all rules of a workload together, for egress \
+             with one for DNS.",
+            count(rules, "rule"),
+            owners.join(", ")
+        );
+    }
+    if !unknown.is_empty() {
+        return "nothing that could be judged would break: settle the unknown verdicts above, then read this \
+                report again."
+            .to_owned();
+    }
+    "nothing that was seen would break: keep recording until the rarest job has run, then read this report again."
+        .to_owned()
+}
+
+/// What a scenario's heading says.
+pub(super) fn headline(scenario: &ScenarioFindings) -> String {
+    let (fresh, more): (Vec<_>, Vec<_>) = scenario.findings().partition(|finding| !finding.broken_before);
+    let what = match &scenario.beyond {
+        _ if fresh.is_empty() && scenario.beyond.is_none() => "breaks nothing that was seen".to_owned(),
+        Some(beyond) if fresh.is_empty() => format!("breaks nothing that was seen beyond {beyond}"),
+        beyond => {
+            let beyond = beyond.as_ref().map_or_else(String::new, |beyond| format!(" beyond {beyond}"));
+            let edges = count(fresh.len() as u64, "finding");
+            format!("breaks {}{beyond}: {edges}", count(scenario.connections, "connection"))
+        }
+    };
+    if more.is_empty() { what } else { format!("{what}; {} of those above need more", more.len()) }
+}
+
+/// The rows of the header: a name and its text.
+pub(super) fn header(report: &Report) -> Vec<(&'static str, String)> {
+    let window = &report.window;
+    let span = duration(window.duration());
+    let mut rows = vec![
+        ("window", format!("{} to {} ({span})", moment(window.start), moment(window.end))),
+        ("lost", losses(window)),
+    ];
+    if !window.unobserved.is_empty() {
+        rows.push(("unobserved", window.unobserved.join(", ")));
+    }
+    let dialect = if report.dialect.is_empty() { "not said by this input" } else { &report.dialect };
+    rows.push(("dialect", dialect.to_owned()));
+    if report.assumed.is_empty() {
+        rows.push(("assumed", "not said by this input".to_owned()));
+    }
+    rows.extend(report.assumed.iter().map(|text| ("assumed", text.clone())));
+    rows.extend(report.warnings.iter().map(|text| ("warning", text.clone())));
+    rows.push(("confidence", report.confidence.clone()));
+    rows
+}
