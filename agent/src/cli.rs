@@ -1,3 +1,4 @@
 //! The commands, one file each.
 
+mod layout;
 pub mod report;

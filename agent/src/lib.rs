@@ -8,6 +8,7 @@ pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod cluster;
+pub mod finding;
 pub mod model;
 pub mod policy;
 pub mod serve;

@@ -1,12 +1,8 @@
 //! `dryfence report`: what would break, which side must change, and the policy to paste.
 
 mod build;
-mod end;
-mod fix;
 mod input;
-mod layout;
-mod link;
-mod markdown;
+pub(in crate::cli) mod markdown;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,10 +18,8 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 pub use self::build::{
-    Denial, Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
+    Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
 };
-pub use self::end::End;
-pub use self::fix::Fix;
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
 pub use self::text::{Look, render as text};

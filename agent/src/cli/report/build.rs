@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::end::End;
-use super::fix::{Asked, Fix};
-use super::link::{Link, Pair, Seen};
 use super::words;
+use crate::finding::words::{edge, title};
+use crate::finding::{Denial, End, Link, Pair, Seen};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::record::{DecisionRecord, EdgeList, LossRecord};
@@ -101,19 +100,6 @@ pub struct Finding {
     pub denials: Vec<Denial>,
 }
 
-/// One direction that is denied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Denial {
-    pub direction: Direction,
-    /// The namespace whose policies must change.
-    pub owner: Option<String>,
-    pub policies: Vec<String>,
-    pub reason: String,
-    /// The rule that came closest, and what it lacked.
-    pub nearest: Option<String>,
-    pub fix: Fix,
-}
-
 /// Verdicts that could not be given, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnknownGroup {
@@ -202,10 +188,8 @@ fn scenario_findings(name: &str, beyond: Option<&str>, links: &[Link<'_>]) -> Sc
             groups.entry(link.cause).or_default().push(finding);
         }
     }
-    let groups: Vec<Group> = groups
-        .into_iter()
-        .map(|(cause, findings)| Group { cause, title: words::title(cause), findings })
-        .collect();
+    let groups: Vec<Group> =
+        groups.into_iter().map(|(cause, findings)| Group { cause, title: title(cause), findings }).collect();
     let connections = groups
         .iter()
         .flat_map(|group| &group.findings)
@@ -239,7 +223,7 @@ fn finding(link: &Link<'_>, scenario: &str, beyond: Option<&str>) -> Option<Find
     let mut denials = Vec::new();
     for direction in Direction::BOTH {
         let answer = link.all_pairs().find_map(|pair| newly_denied(pair, direction, scenario, beyond));
-        denials.extend(answer.map(|answer| denial(link, direction, answer)));
+        denials.extend(answer.map(|answer| Denial::new(link, direction, answer)));
     }
     Some(Finding {
         initiator: link.initiator.clone(),
@@ -252,35 +236,6 @@ fn finding(link: &Link<'_>, scenario: &str, beyond: Option<&str>) -> Option<Find
         broken_before,
         denials,
     })
-}
-
-fn denial(link: &Link<'_>, direction: Direction, answer: &DecisionRecord) -> Denial {
-    let owner = match direction {
-        Direction::Egress => &link.initiator.namespace,
-        Direction::Ingress => &link.responder.namespace,
-    };
-    let mut policies = answer.isolated_by.clone();
-    if policies.is_empty() {
-        policies.extend(answer.policy.clone());
-    }
-    let nearest =
-        answer.reason.split_once("(nearest: ").map(|(_, rest)| rest.strip_suffix(')').unwrap_or(rest));
-    let asked = Asked {
-        direction,
-        initiator: &link.initiator,
-        responder: &link.responder,
-        port: link.port,
-        protocol: link.protocol,
-        cause: link.cause,
-    };
-    Denial {
-        direction,
-        owner: owner.clone(),
-        policies,
-        reason: answer.reason.clone(),
-        nearest: nearest.map(ToOwned::to_owned),
-        fix: asked.fix(),
-    }
 }
 
 fn unknown(links: &[Link<'_>], scenarios: &[&str]) -> Vec<UnknownGroup> {
@@ -301,12 +256,7 @@ fn unknown(links: &[Link<'_>], scenarios: &[&str]) -> Vec<UnknownGroup> {
                         UnknownGroup { code: code.clone(), reason, ..UnknownGroup::EMPTY }
                     });
                     group.scenarios.insert((*scenario).to_owned());
-                    group.edges.insert(words::edge(
-                        &link.initiator,
-                        &link.responder,
-                        link.port,
-                        link.protocol,
-                    ));
+                    group.edges.insert(edge(&link.initiator, &link.responder, link.port, link.protocol));
                     if counted.insert((code, answer.reason.clone(), std::ptr::from_ref(pair))) {
                         group.connections = group.connections.saturating_add(pair.seen().connections);
                     }
