@@ -9,6 +9,7 @@ pub mod capture;
 pub mod cli;
 pub mod cluster;
 pub mod finding;
+pub mod history;
 pub mod model;
 pub mod policy;
 pub mod serve;
