@@ -18,6 +18,8 @@ const LONGEST_NAME: usize = 253;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fix {
     pub summary: String,
+    /// The policy's name in `yaml`.
+    pub name: Option<String>,
     /// A policy to paste; `None` where no policy can say it, and then `caution` tells why.
     pub yaml: Option<String>,
     /// What to think of before it is applied.
@@ -50,7 +52,8 @@ impl Asked<'_> {
             Err(problem) => Some(problem.clone()),
             Ok(_) => self.caution(),
         };
-        Fix { summary: self.summary(), yaml: peers.ok().map(|peers| self.yaml(&peers)), caution }
+        let (name, yaml) = peers.map(|peers| (self.name(), self.yaml(&peers))).ok().unzip();
+        Fix { summary: self.summary(), name, yaml, caution }
     }
 
     fn summary(&self) -> String {
@@ -122,7 +125,7 @@ impl Asked<'_> {
             yaml.push_str(&format!("# {caution}\n"));
         }
         yaml.push_str("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n");
-        yaml.push_str(&format!("  name: {}\n", scalar(&self.name())));
+        yaml.push_str(&name_line(&self.name()));
         if let Some(namespace) = &self.subject().namespace {
             yaml.push_str(&format!("  namespace: {}\n", scalar(namespace)));
         }
@@ -149,13 +152,18 @@ impl Asked<'_> {
     fn name(&self) -> String {
         let word = if self.direction == Direction::Egress { "to" } else { "from" };
         let peer = self.peer();
-        let peer = match (peer.kind.as_str(), &peer.name) {
-            ("External", _) => "outside",
-            ("Node", _) => "nodes",
-            (_, Some(name)) => name,
-            (_, None) => "unknown",
+        let subject = self.subject();
+        let peer = match (peer.kind.as_str(), &peer.name, &peer.namespace) {
+            ("External", ..) if self.cause == Cause::CloudMetadata => "cloud-metadata".to_owned(),
+            ("External", ..) => "outside".to_owned(),
+            ("Node", ..) => "nodes".to_owned(),
+            (_, Some(name), Some(namespace)) if peer.namespace != subject.namespace => {
+                format!("{namespace}-{name}")
+            }
+            (_, Some(name), _) => name.clone(),
+            (_, None, _) => "unknown".to_owned(),
         };
-        let subject = self.subject().name.as_deref().unwrap_or("pods");
+        let subject = subject.name.as_deref().unwrap_or("pods");
         let protocol = if self.protocol == Protocol::Tcp {
             String::new()
         } else {
@@ -167,6 +175,20 @@ impl Asked<'_> {
         name.truncate(LONGEST_NAME.saturating_sub(end.len()));
         name + &end
     }
+}
+
+impl Fix {
+    /// The same policy under another name.
+    pub(crate) fn rename(&mut self, to: String) {
+        if let (Some(name), Some(yaml)) = (&mut self.name, &mut self.yaml) {
+            *yaml = yaml.replacen(&name_line(name), &name_line(&to), 1);
+            *name = to;
+        }
+    }
+}
+
+fn name_line(name: &str) -> String {
+    format!("  name: {}\n", scalar(name))
 }
 
 /// `port 53/UDP`, or `ICMP 8/0` (type and code).

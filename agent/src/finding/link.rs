@@ -13,6 +13,8 @@ use crate::model::verdict::Verdict;
 
 /// What makes connections the same for their owners.
 type Key = (EndKey, EndKey, u16, Protocol);
+/// Initiator's and responder's.
+type Addresses = (Option<IpAddr>, Option<IpAddr>);
 
 /// All edges from one workload (or place) to another on one port.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ fn seen(edge: &EdgeRecord) -> Seen {
 impl<'a> Link<'a> {
     /// Every connection of `edges`, brought together.
     pub(crate) fn all(edges: &'a [EdgeRecord]) -> Vec<Self> {
-        let mut links: BTreeMap<Key, BTreeMap<(Option<IpAddr>, Option<IpAddr>), Pair<'a>>> = BTreeMap::new();
+        let mut links: BTreeMap<Key, BTreeMap<Addresses, Pair<'a>>> = BTreeMap::new();
         for edge in edges {
             let key = (
                 EndKey::new(&edge.initiator, edge.cause),

@@ -307,6 +307,74 @@ fn a_pod_without_labels_gets_no_policy_that_would_select_everything() {
 }
 
 #[test]
+fn twenty_thousand_edges_are_reported_in_seconds() {
+    let pods: Vec<_> = (0..400_u32)
+        .map(|at| {
+            let [_, _, high, low] = at.to_be_bytes();
+            mk_pod(
+                &format!("team-{}", at % 20),
+                "Deployment",
+                &format!("w{at}"),
+                &format!("198.18.{high}.{low}"),
+            )
+        })
+        .collect();
+    let edges = (0..20_000_usize).map(|at| {
+        let (from, to) = (&pods[at % 400], &pods[at / 400]);
+        mk_denied(mk_edge(from, to, 80, Cause::CrossNamespace, 1), at % 3 == 0, at % 5 == 0)
+    });
+    let list = mk_list(edges);
+    let started = std::time::Instant::now();
+    let report = build(&list, &Options::default());
+    let built = started.elapsed();
+    let shown = plain(&report, 120, true);
+    println!(
+        "20,000 edges: built in {built:?}, shown in {:?}, {} bytes",
+        started.elapsed() - built,
+        shown.len()
+    );
+    assert!(report.findings().count() > 9_000);
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn policies_of_one_namespace_never_share_a_name() {
+    let deny = |to: &PartyRecord, cause| mk_denied(mk_edge(&api(), to, 80, cause, 1), true, false);
+    let report = report_of([
+        deny(&qdrant(), Cause::CrossNamespace),
+        deny(&mk_pod("cache", "StatefulSet", "qdrant", "192.0.2.61"), Cause::CrossNamespace),
+        deny(
+            &PartyRecord {
+                selector: [("app".to_owned(), "qdrant-old".to_owned())].into(),
+                ..mk_pod("cache", "Deployment", "qdrant", "192.0.2.62")
+            },
+            Cause::CrossNamespace,
+        ),
+        deny(&mk_other("External", "198.51.100.7"), Cause::External),
+        deny(&mk_other("External", "169.254.169.254"), Cause::CloudMetadata),
+    ]);
+    let fixes = report.findings().flat_map(|finding| &finding.denials).map(|denial| &denial.fix);
+    let mut names: Vec<_> = fixes
+        .map(|fix| {
+            let name = fix.name.clone().unwrap();
+            assert!(fix.yaml.as_ref().unwrap().contains(&format!("\n  name: {name}\n")), "{name}");
+            name
+        })
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "allow-myapp-api-to-cache-qdrant-80",
+            "allow-myapp-api-to-cache-qdrant-80-2",
+            "allow-myapp-api-to-cloud-metadata-80",
+            "allow-myapp-api-to-data-layer-qdrant-80",
+            "allow-myapp-api-to-outside-80",
+        ]
+    );
+}
+
+#[test]
 fn labels_that_look_like_numbers_or_words_of_yaml_are_quoted() {
     let mut from = api();
     from.selector = [("on", "true"), ("version", "1"), ("empty", ""), ("app.kubernetes.io/name", "web")]
@@ -362,7 +430,51 @@ fn colours_are_only_escapes_and_headers_can_be_left_out() {
 
 mod input_files {
     use super::*;
-    use crate::cli::report::input::{Input, files, parse};
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+
+    use crate::cli::report::input::{Input, agents, files, parse};
+    use crate::serve::api::{self, AgentStatus, Edges, Unavailable};
+    use crate::serve::listen::Bound;
+    use crate::serve::ready::Gates;
+
+    /// An agent that has seen the guides' cluster.
+    struct Agent;
+
+    impl Edges for Agent {
+        fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+            Box::pin(async { Ok(Arc::new(mk_guides_cluster())) })
+        }
+
+        fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {
+            Box::pin(async { Err(Unavailable) })
+        }
+    }
+
+    #[test]
+    fn agents_are_asked_over_their_sockets() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Unix(folder.path().join("agent.sock"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let asked = address.clone();
+        let input = runtime.block_on(async {
+            let bound = Bound::api(&address).await.unwrap();
+            let (stop, stopped) = tokio::sync::oneshot::channel();
+            // As the command does: outside of any runtime.
+            let asking = std::thread::spawn(move || {
+                let input = agents(&[asked], Duration::from_secs(10));
+                stop.send(()).unwrap();
+                input
+            });
+            let router = api::router(Arc::new(Agent), Gates::default());
+            bound.serve(router, async { stopped.await.unwrap_or_default() }).await.unwrap();
+            asking.join().unwrap().unwrap()
+        });
+        assert_eq!(input, Input { list: mk_guides_cluster(), window_known: true });
+        let gone = agents(&[address], Duration::from_secs(10)).unwrap_err();
+        assert!(matches!(gone, InputError::Agent(_)), "{gone}");
+    }
 
     fn lines(edges: &[EdgeRecord]) -> String {
         edges.iter().map(|edge| serde_json::to_string(edge).unwrap() + "\n").collect()

@@ -109,7 +109,7 @@ impl Query {
             "direction" => filter.directions.push(one_of(value, DIRECTIONS, "egress, ingress")?),
             "cause" => filter.causes.push(cause(value)?),
             "port" => {
-                let port = value.parse().map_err(|_| format!("\"{value}\" is not a port, 0 to 65535"));
+                let port = value.parse().map_err(|_not_u16| format!("\"{value}\" is not a port, 0 to 65535"));
                 filter.ports.push(port?);
             }
             "protocol" => {
@@ -121,8 +121,9 @@ impl Query {
                 self.format = Some(one_of(value, known, "json, jsonl")?);
             }
             "limit" => {
-                self.limit =
-                    Some(value.parse().map_err(|_| format!("\"{value}\" is not a number of edges"))?);
+                self.limit = Some(
+                    value.parse().map_err(|_not_usize| format!("\"{value}\" is not a number of edges"))?,
+                );
             }
             _ => return Err(format!("is unknown; known are {PARAMETERS}")),
         }
