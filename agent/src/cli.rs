@@ -1,4 +1,47 @@
 //! The commands, one file each.
 
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod explain;
 mod layout;
+pub mod preview;
 pub mod report;
+mod terminal;
+
+/// Shows what network policy would break, before it is enforced.
+#[derive(Debug, Parser)]
+#[command(name = "dryfence", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Why a connection is allowed or denied, rule by rule
+    #[command(visible_alias = "why")]
+    Explain(explain::Args),
+    /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
+    Preview(Box<preview::Args>),
+    /// What would break, which side must change, and the policy to paste
+    Report(report::Args),
+}
+
+impl Cli {
+    /// Runs the command. An error that stops it goes to standard error, and gives exit code 2.
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Explain(args) => explain::run(&args),
+            Command::Preview(args) => preview::run(&args),
+            Command::Report(args) => report::run(&args),
+        };
+        done.unwrap_or_else(|error| {
+            // Where standard error is closed, the exit code is all that can be said.
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            ExitCode::from(2)
+        })
+    }
+}

@@ -12,4 +12,5 @@ pub mod finding;
 pub mod history;
 pub mod model;
 pub mod policy;
+pub mod preview;
 pub mod serve;

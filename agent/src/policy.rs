@@ -12,6 +12,7 @@ mod evaluate;
 mod explain;
 mod fault;
 mod judge;
+mod matching;
 mod nearest;
 mod network_policy;
 mod prefix;

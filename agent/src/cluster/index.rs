@@ -30,19 +30,23 @@ mod state;
 mod tests;
 
 pub use findings::Finding;
+pub(crate) use pods::is_controllers_label;
 
 /// Where NodeLocal DNSCache listens on every node by default (kubernetes/cluster/addons/dns/nodelocaldns).
 const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
+
+/// A namespaced object of a known kind: its namespace and name.
+type Named = (Arc<str>, Arc<str>);
 
 /// Everything the cluster holds, by name and by address.
 #[derive(Debug)]
 pub struct Index {
     namespaces: FxHashMap<Arc<str>, NamespaceState>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
-    /// The pods of each node, by namespace and name.
-    by_node: FxHashMap<Arc<str>, FxHashSet<(Arc<str>, Arc<str>)>>,
-    /// The Service behind each port that all nodes open, by namespace and name.
-    node_ports: FxHashMap<(u16, Protocol), (Arc<str>, Arc<str>)>,
+    /// The pods of each node.
+    by_node: FxHashMap<Arc<str>, FxHashSet<Named>>,
+    /// The Service behind each port that all nodes open.
+    node_ports: FxHashMap<(u16, Protocol), Named>,
     policies: BTreeMap<ObjectRef, Arc<Policy>>,
     broken: FxHashMap<ObjectRef, Arc<Broken>>,
     addresses: AddressBook,

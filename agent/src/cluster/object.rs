@@ -22,7 +22,7 @@ pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort,
 pub use workload::Workload;
 
 /// One object as the index keeps it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     Namespace(Namespace),
     Pod(Box<Pod>),
@@ -124,9 +124,8 @@ fn labels_of(metadata: &ObjectMeta, field: &str) -> Result<Labels, ObjectError> 
 }
 
 fn address(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, ObjectError> {
-    text.parse().map_err(|_: std::net::AddrParseError| {
-        ObjectError::new(field(), format!("\"{text}\" is not an IP address"))
-    })
+    let parsed = text.parse().ok();
+    parsed.ok_or_else(|| ObjectError::new(field(), format!("\"{text}\" is not an IP address")))
 }
 
 fn port(number: i32, field: impl FnOnce() -> String) -> Result<u16, ObjectError> {

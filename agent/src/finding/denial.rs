@@ -1,5 +1,7 @@
 //! One direction that is denied: by what, whose it is, and what would allow it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::fix::{Asked, Fix};
@@ -47,6 +49,25 @@ impl Denial {
             reason: answer.reason.clone(),
             nearest: nearest.map(ToOwned::to_owned),
             fix: asked.fix(),
+        }
+    }
+
+    /// Gives different policies of one namespace different names: pasting one must never replace another.
+    pub(crate) fn name_apart<'a>(denials: impl Iterator<Item = &'a mut Self>) {
+        let mut taken: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
+        for denial in denials {
+            let (Some(name), Some(yaml)) = (denial.fix.name.clone(), denial.fix.yaml.clone()) else {
+                continue;
+            };
+            let names = std::iter::once(name.clone()).chain((2_u32..).map(|at| format!("{name}-{at}")));
+            for candidate in names {
+                let place =
+                    taken.entry((denial.owner.clone(), candidate.clone())).or_insert_with(|| yaml.clone());
+                if *place == yaml {
+                    denial.fix.rename(candidate);
+                    break;
+                }
+            }
         }
     }
 }

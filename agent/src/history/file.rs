@@ -34,6 +34,6 @@ mod tests;
 
 pub use self::codec::Codec;
 pub use self::header::{FORMAT, Gap, Header, VERSION};
-pub use self::merge::{Recording, read, read_from};
+pub use self::merge::{Recording, Source, read, read_files};
 pub use self::reader::{Fault, ReadError};
 pub use self::writer::{WriteError, Writer, write};

@@ -7,12 +7,13 @@ use crate::model::verdict::{Miss, NearestMiss};
 use super::cache::TierSelection;
 use super::evaluate::{Evaluation, PeerKind, index};
 use super::spec::{PortMatch, PortSpec, Ports};
-use super::tier::{Atom, AtomId, CompiledBlock, CompiledPeer, CompiledPeers, CompiledRule};
+use super::tier::{Atom, AtomId, CompiledBlock, CompiledPeer, CompiledPeers, CompiledPolicy, CompiledRule};
 use super::tri::Tri;
 
 /// How near a rule came, nearest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    /// The peer matches.
     Port,
     PodLabels,
     /// The pod's labels match.
@@ -23,70 +24,105 @@ enum Rank {
 }
 
 /// The nearest miss among the rules of the policies that select the subject; the first of equals. None where
-/// no rule speaks of such a peer at all.
+/// no rule speaks of such a peer at all. Texts are made only for the one that is shown.
 pub(crate) fn miss(evaluation: &mut Evaluation<'_>, selection: &TierSelection) -> Option<NearestMiss> {
-    let mut best: Option<(Rank, NearestMiss)> = None;
-    for selected in &selection.policies {
-        let policy = &selected.policy;
+    let mut best: Option<(Rank, &CompiledPolicy, u32, Option<usize>)> = None;
+    'search: for selected in &selection.policies {
+        let policy = &*selected.policy;
         for (at, rule) in policy.section(evaluation.direction).rules.iter().enumerate() {
             // What a scenario assumes is not for anyone to mend.
-            let Some((rank, peer, lacks)) = of_rule(evaluation, rule).filter(|_| rule.assumed.is_none())
-            else {
+            if rule.assumed.is_some() {
                 continue;
-            };
-            if best.as_ref().is_none_or(|(known, _)| rank < *known) {
-                let policy = Arc::clone(&policy.reference);
-                best = Some((rank, NearestMiss { policy, rule: index(at), peer, lacks }));
+            }
+            let Some((rank, peer)) = rank_rule(evaluation, rule) else { continue };
+            if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                best = Some((rank, policy, index(at), peer));
+            }
+            if rank == Rank::Port {
+                break 'search;
             }
         }
     }
-    best.map(|(_, miss)| miss)
+    let (rank, policy, rule, peer) = best?;
+    let compiled = policy.section(evaluation.direction).rules.get(rule as usize)?;
+    let lacks = lacks(evaluation, compiled, rank, peer)?;
+    Some(NearestMiss { policy: Arc::clone(&policy.reference), rule, peer: peer.map(index), lacks })
 }
 
-fn of_rule(evaluation: &mut Evaluation<'_>, rule: &CompiledRule) -> Option<(Rank, Option<u32>, Miss)> {
-    let found = evaluation.rule(rule);
-    let port_lacks = found.ports == Tri::No;
-    if port_lacks && found.peers == Tri::Yes {
+/// How near a rule that does not match came, and by which of its peers.
+fn rank_rule(evaluation: &mut Evaluation<'_>, rule: &CompiledRule) -> Option<(Rank, Option<usize>)> {
+    let port_lacks = evaluation.ports(&rule.ports) == Tri::No;
+    let CompiledPeers::Of(peers) = &rule.peers else {
+        let any = matches!(rule.peers, CompiledPeers::Any);
         // A rule with ports never matches ICMP: no other port would help.
-        let (asked, protocol) = (evaluation.port, evaluation.protocol);
-        let miss = || Miss::Port { asked, protocol, allowed: ports_text(evaluation, &rule.ports).into() };
-        return protocol.has_ports().then(|| (Rank::Port, found.peer, miss()));
+        return (any && port_lacks && evaluation.protocol.has_ports()).then_some((Rank::Port, None));
+    };
+    let mut best = None;
+    for (at, peer) in peers.iter().enumerate() {
+        let rank = match rank_peer(evaluation, peer) {
+            Some(Rank::Port) if !evaluation.protocol.has_ports() => continue,
+            Some(Rank::Port) => return Some((Rank::Port, Some(at))),
+            Some(_) if port_lacks => Rank::PeerAndPort,
+            Some(rank) => rank,
+            None => continue,
+        };
+        if best.is_none_or(|(known, _)| rank < known) {
+            best = Some((rank, Some(at)));
+        }
     }
-    let CompiledPeers::Of(peers) = &rule.peers else { return None };
-    let each = peers.iter().enumerate();
-    let misses = each.filter_map(|(at, peer)| {
-        let (rank, miss) = of_peer(evaluation, peer)?;
-        Some((rank, Some(index(at)), miss))
-    });
-    let (rank, peer, miss) = misses.min_by_key(|(rank, ..)| *rank)?;
-    if port_lacks { Some((Rank::PeerAndPort, peer, Miss::PeerAndPort)) } else { Some((rank, peer, miss)) }
+    best
 }
 
-/// What a peer that does not match lacks; none where it speaks of another kind of peer.
-fn of_peer(evaluation: &mut Evaluation<'_>, peer: &CompiledPeer) -> Option<(Rank, Miss)> {
+/// What a peer lacks, `Port` if it matches; none where it speaks of another kind of peer.
+fn rank_peer(evaluation: &mut Evaluation<'_>, peer: &CompiledPeer) -> Option<Rank> {
     match (peer, evaluation.peer) {
         (CompiledPeer::Pods { namespaces: Ok(namespaces), pods: Ok(pods) }, PeerKind::Pod(identity)) => {
             let in_namespace = evaluation.holds(*namespaces, identity);
-            let labels_match = evaluation.holds(*pods, identity);
-            let text = |atom: &Option<AtomId>| Arc::from(atom_text(evaluation, *atom));
-            Some(match (in_namespace, labels_match) {
-                (true, _) => (Rank::PodLabels, Miss::PodLabels { selector: text(pods) }),
-                (false, true) => (Rank::Namespace, Miss::NamespaceLabels { selector: text(namespaces) }),
-                (false, false) => {
-                    (Rank::NamespaceAndLabels, Miss::NamespaceLabels { selector: text(namespaces) })
-                }
+            Some(match (in_namespace, evaluation.holds(*pods, identity)) {
+                (true, true) => Rank::Port,
+                (true, false) => Rank::PodLabels,
+                (false, true) => Rank::Namespace,
+                (false, false) => Rank::NamespaceAndLabels,
             })
         }
-        (CompiledPeer::Block(block), PeerKind::External) => {
-            Some((Rank::IpBlock, Miss::IpBlock { block: block_text(evaluation, block).into() }))
-        }
-        (CompiledPeer::Block(block), PeerKind::Pod(_) | PeerKind::Node)
-            if evaluation.dialect.ip_block_matches_pods == Some(true) =>
-        {
-            Some((Rank::IpBlock, Miss::IpBlock { block: block_text(evaluation, block).into() }))
+        (CompiledPeer::Block(_), kind) => {
+            let by_address = matches!(kind, PeerKind::External)
+                || matches!(kind, PeerKind::Pod(_) | PeerKind::Node)
+                    && evaluation.dialect.ip_block_matches_pods == Some(true);
+            by_address.then(|| match evaluation.peer(peer) {
+                Tri::Yes => Rank::Port,
+                Tri::No | Tri::Maybe(_) => Rank::IpBlock,
+            })
         }
         _ => None,
     }
+}
+
+fn lacks(evaluation: &Evaluation<'_>, rule: &CompiledRule, rank: Rank, peer: Option<usize>) -> Option<Miss> {
+    let peer = match &rule.peers {
+        CompiledPeers::Of(peers) => peers.get(peer.unwrap_or_default()),
+        CompiledPeers::Any | CompiledPeers::Unknown(_) => None,
+    };
+    let text = |atom: AtomId| Arc::from(atom_text(evaluation, Some(atom)));
+    Some(match (rank, peer) {
+        (Rank::PeerAndPort, _) => Miss::PeerAndPort,
+        (Rank::Port, _) => Miss::Port {
+            asked: evaluation.port,
+            protocol: evaluation.protocol,
+            allowed: ports_text(evaluation, &rule.ports).into(),
+        },
+        (Rank::PodLabels, Some(CompiledPeer::Pods { pods: Ok(Some(pods)), .. })) => {
+            Miss::PodLabels { selector: text(*pods) }
+        }
+        (
+            Rank::Namespace | Rank::NamespaceAndLabels,
+            Some(CompiledPeer::Pods { namespaces: Ok(Some(namespaces)), .. }),
+        ) => Miss::NamespaceLabels { selector: text(*namespaces) },
+        (Rank::IpBlock, Some(CompiledPeer::Block(block))) => {
+            Miss::IpBlock { block: block_text(evaluation, block).into() }
+        }
+        _ => return None,
+    })
 }
 
 /// A condition in words: a namespace by its name, labels as `kubectl -l` writes them.

@@ -148,20 +148,17 @@ pub(crate) struct IpBlock {
 /// are refused, because API servers and engines read them differently.
 pub(crate) fn parse_cidr(text: &str) -> Result<IpNet, String> {
     let refuse = || format!("\"{text}\" is not a CIDR such as 192.0.2.0/24 or 2001:db8::/32");
-    if !text.contains('/') {
-        return Err(format!("\"{text}\" has no prefix length: write {text}/32, or /128 for IPv6"));
-    }
-    let net: IpNet = text.parse().ok().ok_or_else(refuse)?;
-    // Go's parser takes no sign and no leading zero in the prefix length; Rust's takes "+8" and "08".
-    let length = text.rsplit('/').next().unwrap_or_default();
-    if length != net.prefix_len().to_string() {
-        return Err(refuse());
-    }
-    match net.addr() {
+    let Some((address, length)) = text.split_once('/') else {
+        return Err(format!("\"{text}\" has no prefix length such as /24"));
+    };
+    // Not ipnet's own parser, which reads 192.0.02.0/+8.
+    let address: IpAddr = address.parse().ok().ok_or_else(refuse)?;
+    let length: u8 = length.parse().ok().filter(|n: &u8| n.to_string() == length).ok_or_else(refuse)?;
+    match address {
         IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
             Err(format!("\"{text}\" is an IPv4 block in IPv6 notation: write it as IPv4"))
         }
-        _ => Ok(net.trunc()),
+        _ => IpNet::new(address, length).map(|net| net.trunc()).ok().ok_or_else(refuse),
     }
 }
 

@@ -1,1 +1,12 @@
+//! Tables named by what Kubernetes says, faults, scenarios, and properties against a naive evaluator.
 
+mod build;
+mod explanation;
+mod faults;
+mod judging;
+mod ordered;
+mod properties;
+mod purity;
+mod reading;
+mod scenarios;
+mod semantics;

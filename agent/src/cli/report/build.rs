@@ -130,7 +130,9 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
     let links: Vec<Link<'_>> =
         Link::all(&list.edges).into_iter().filter(|link| link.is_in(&options.namespaces)).collect();
     let mut scenarios = scenarios(list, options, &links);
-    name_apart(&mut scenarios);
+    let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
+    let findings = groups.flat_map(|group| &mut group.findings);
+    Denial::name_apart(findings.flat_map(|finding| &mut finding.denials));
     let unknown =
         unknown(&links, &scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>());
     let window = Window {
@@ -158,24 +160,6 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
         unknown,
         failing: failing(&links),
         next,
-    }
-}
-
-/// Gives different policies of one namespace different names: pasting one must never replace another.
-fn name_apart(scenarios: &mut [ScenarioFindings]) {
-    let mut taken: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
-    let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
-    for denial in groups.flat_map(|group| &mut group.findings).flat_map(|finding| &mut finding.denials) {
-        let (Some(name), Some(yaml)) = (denial.fix.name.clone(), denial.fix.yaml.clone()) else { continue };
-        let names = std::iter::once(name.clone()).chain((2_u32..).map(|at| format!("{name}-{at}")));
-        for candidate in names {
-            let place =
-                taken.entry((denial.owner.clone(), candidate.clone())).or_insert_with(|| yaml.clone());
-            if *place == yaml {
-                denial.fix.rename(candidate);
-                break;
-            }
-        }
     }
 }
 

@@ -80,9 +80,8 @@ fn pod_cidrs(node: &core::Node) -> Result<Vec<IpNet>, ObjectError> {
     let single = spec.pod_cidr.iter().filter(|text| !text.is_empty());
     let mut cidrs = Vec::new();
     for (field, text) in listed.chain(single.map(|text| ("spec.podCIDR".to_owned(), text))) {
-        let cidr: IpNet = text.parse().map_err(|_: ipnet::AddrParseError| {
-            ObjectError::new(field, format!("\"{text}\" is not a CIDR"))
-        })?;
+        let cidr: Option<IpNet> = text.parse().ok();
+        let cidr = cidr.ok_or_else(|| ObjectError::new(field, format!("\"{text}\" is not a CIDR")))?;
         if !cidrs.contains(&cidr) {
             cidrs.push(cidr);
         }

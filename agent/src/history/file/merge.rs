@@ -31,32 +31,55 @@ pub struct Recording {
     pub dialects: BTreeSet<String>,
 }
 
-/// Reads files as one recording: the same edge in several of them is one edge, with the sum of the counters.
-/// `-` is standard input.
+/// Where a recording comes from: a name for messages, and its bytes.
+pub struct Source<'a> {
+    pub name: PathBuf,
+    pub bytes: Box<dyn Read + 'a>,
+}
+
+impl<'a> Source<'a> {
+    pub fn new(name: impl Into<PathBuf>, bytes: impl Read + 'a) -> Self {
+        Self { name: name.into(), bytes: Box::new(bytes) }
+    }
+
+    /// A file; `-` is standard input.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::new("standard input", io::stdin()));
+        }
+        let file = File::open(path).map_err(|error| ReadError {
+            path: path.to_owned(),
+            line: 0,
+            fault: error.into(),
+        })?;
+        Ok(Self::new(path, file))
+    }
+}
+
+/// Reads all sources as one recording: the same edge in several of them is one edge, with the sum of the counters.
 ///
 /// # Errors
-/// The first thing that is wrong with any of the files; then nothing of them is used.
-pub fn read(paths: &[PathBuf]) -> Result<Recording, ReadError> {
+/// The first thing that is wrong with any of them; then nothing of them is used.
+pub fn read<'a>(
+    sources: impl IntoIterator<Item = Result<Source<'a>, ReadError>>,
+) -> Result<Recording, ReadError> {
     let mut merger = Merger::default();
-    for path in paths {
-        let failed = |error: io::Error| ReadError { path: path.clone(), line: 0, fault: error.into() };
-        if path.as_os_str() == "-" {
-            merger.source(Path::new("standard input"), io::stdin().lock())?;
-        } else {
-            merger.source(path, File::open(path).map_err(failed)?)?;
-        }
+    for source in sources {
+        let Source { name, bytes } = source?;
+        merger.source(&name, bytes)?;
     }
     Ok(merger.finish())
 }
 
-/// Reads one recording from anywhere; `name` is for messages.
+/// Reads files as one recording; see [`read`].
 ///
 /// # Errors
-/// The first thing that is wrong with it.
-pub fn read_from(name: &Path, source: impl Read) -> Result<Recording, ReadError> {
-    let mut merger = Merger::default();
-    merger.source(name, source)?;
-    Ok(merger.finish())
+/// The first thing that is wrong with any of the files; then nothing of them is used.
+pub fn read_files(paths: &[PathBuf]) -> Result<Recording, ReadError> {
+    read(paths.iter().map(|path| Source::open(path)))
 }
 
 /// What makes recorded edges the same: the numbers of the parties, and whatever a sum of counters must not mix.

@@ -1,6 +1,6 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn two_edges() -> Vec<Edge> {
 }
 
 fn read_bytes(bytes: &[u8]) -> Result<Recording, ReadError> {
-    read_from(Path::new("edges.jsonl"), bytes)
+    read([Ok(Source::new("edges.jsonl", bytes))])
 }
 
 /// An edge with its identities spelt out: identities of different interners are equal by number only.
@@ -158,7 +158,7 @@ fn the_suffix_compresses_and_the_content_tells_how_to_read() {
         let renamed = folder.path().join("renamed");
         std::fs::copy(&path, &renamed).unwrap();
         for path in [path.clone(), renamed] {
-            let read = read(&[path]).unwrap();
+            let read = read_files(&[path]).unwrap();
             assert_eq!(read.edges.len(), 2, "{name}");
             assert_eq!(read.edges[0].counters.attempts, 6_000, "{name}: the same edge adds up");
             assert_eq!(read.header, mk_header("prod"), "{name}");
@@ -296,7 +296,7 @@ fn files(headers: &[Header]) -> (tempfile::TempDir, Vec<PathBuf>) {
 #[test]
 fn several_files_are_one_recording_and_counters_add() {
     let (_folder, paths) = files(&[mk_header("prod"), mk_header("prod"), mk_header("prod")]);
-    let all = read(&paths).unwrap();
+    let all = read_files(&paths).unwrap();
     assert_eq!(all.edges.iter().map(|edge| edge.counters.attempts).collect::<Vec<_>>(), [9, 3]);
     assert_eq!(all.interner.len(), 2);
     assert_eq!(all.header, mk_header("prod"));
@@ -337,7 +337,7 @@ fn files_of_different_clusters_do_not_merge() {
         [("prod", "dev", "is of cluster \"dev\", and "), ("prod", "", "is of a cluster without a name, and ")]
     {
         let (_folder, paths) = files(&[mk_header(a), mk_header(b)]);
-        let error = read(&paths).unwrap_err();
+        let error = read_files(&paths).unwrap_err();
         assert_eq!(error.path, paths[1]);
         assert!(error.to_string().contains(message), "{error}");
         assert!(error.to_string().contains("is of cluster \"prod\": edges of"), "{error}");
@@ -370,7 +370,7 @@ fn where_a_node_was_not_recorded_is_a_gap() {
         ("nodes without a name", vec![header(None, 0, 30), header(None, 0, 30)], vec![], false),
     ] {
         let (_folder, paths) = files(&headers);
-        let all = read(&paths).unwrap().header;
+        let all = read_files(&paths).unwrap().header;
         let found: Vec<_> = all.gaps.into_iter().map(|gap| (gap.from, gap.to, gap.reason)).collect();
         assert_eq!(found, gaps, "{name}");
         assert_eq!(!all.warnings.is_empty(), warned, "{name}: {:?}", all.warnings);
@@ -380,7 +380,7 @@ fn where_a_node_was_not_recorded_is_a_gap() {
 
 #[test]
 fn missing_files_are_named() {
-    let error = read(&[PathBuf::from("/no/such/edges.jsonl")]).unwrap_err().to_string();
+    let error = read_files(&[PathBuf::from("/no/such/edges.jsonl")]).unwrap_err().to_string();
     assert!(error.starts_with("/no/such/edges.jsonl: cannot be read: No such file"), "{error}");
 }
 

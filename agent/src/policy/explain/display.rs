@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::model::object::ObjectRef;
-use crate::model::verdict::{Decision, Verdict};
+use crate::model::edge::Direction;
+use crate::model::verdict::{Decision, Reason, UnknownReason, Verdict};
 
 use super::{DirectionSteps, Explanation, Outcome, PolicySteps, RuleStep};
 
@@ -31,9 +31,8 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "scenario  {}", self.scenario)?;
         writeln!(f, "dialect   {}", self.dialect)?;
-        for steps in &self.directions {
-            writeln!(f)?;
-            steps.fmt(f)?;
+        for direction in Direction::BOTH {
+            self.direction(direction, f)?;
         }
         writeln!(f)?;
         self.answer(f)
@@ -41,6 +40,26 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
+    /// The steps of a direction. Of a Service's backends one is shown for each different decision.
+    fn direction(&self, direction: Direction, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown: Vec<&Decision> = Vec::new();
+        let mut alike = 0;
+        for steps in self.directions.iter().filter(|steps| steps.direction == direction) {
+            if shown.contains(&&*steps.decision) {
+                alike += 1;
+                continue;
+            }
+            shown.push(&steps.decision);
+            writeln!(f)?;
+            fmt::Display::fmt(steps, f)?;
+        }
+        match alike {
+            0 => Ok(()),
+            1 => writeln!(f, "  also    one more backend, decided alike"),
+            more => writeln!(f, "  also    {more} more backends, decided alike"),
+        }
+    }
+
     /// The whole answer; for a Service also each direction's, since its backends may differ.
     fn answer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.directions.len() != 2 {
@@ -69,7 +88,7 @@ impl fmt::Display for DirectionSteps {
         writeln!(f, "{direction:<8}  {}", self.decision.verdict)?;
         writeln!(f, "  of      {}", self.subject)?;
         writeln!(f, "  with    {}, port {}", self.peer, self.port)?;
-        writeln!(f, "  why     {}{}", place(&self.decision), self.decision.reason)?;
+        why(&self.decision, f)?;
         for policy in &self.selected_by {
             policy.fmt(f)?;
         }
@@ -83,14 +102,25 @@ impl fmt::Display for DirectionSteps {
     }
 }
 
+/// The reason, with the policy, the rule and the peer that the decision names; long ones on several lines.
+fn why(decision: &Decision, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match &decision.reason {
+        Reason::NoRuleMatches { isolated_by, nearest } => {
+            writeln!(f, "  why     isolated, and no rule matches")?;
+            for (at, policy) in isolated_by.iter().enumerate() {
+                writeln!(f, "  {:<8}{policy}", if at == 0 { "by" } else { "" })?;
+            }
+            nearest.iter().try_for_each(|nearest| writeln!(f, "  nearest {nearest}"))
+        }
+        // These name the policy and the field themselves.
+        Reason::Unknown(UnknownReason::PolicyInvalid { .. }) => writeln!(f, "  why     {}", decision.reason),
+        reason => writeln!(f, "  why     {}{reason}", place(decision)),
+    }
+}
+
 /// `NetworkPolicy/x/web rule 0 peer 1: `, as far as the decision names them.
 fn place(decision: &Decision) -> String {
-    let policy = match &decision.policy {
-        // The reason names the policies that isolate.
-        None => return String::new(),
-        Some(_) if decision.verdict == Verdict::Deny && decision.rule.is_none() => return String::new(),
-        Some(policy) => ObjectRef::to_string(policy),
-    };
+    let Some(policy) = &decision.policy else { return String::new() };
     let rule = decision.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
     let peer = decision.peer.map(|peer| format!(" peer {peer}")).unwrap_or_default();
     format!("{policy}{rule}{peer}: ")

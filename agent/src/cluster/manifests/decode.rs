@@ -1,0 +1,312 @@
+//! Decoding: a document's value into objects, with every error and every unknown field by its path.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::finding::{Finding, Place};
+use super::salvage;
+use crate::cluster::object::{EndpointSlice, Namespace, Node, Object, ObjectError, Pod, Service, Workload};
+use crate::model::object::ObjectRef;
+use crate::policy::{Fault, Policy};
+
+/// A kind that we read.
+#[derive(Debug)]
+pub(super) struct Kind {
+    name: &'static str,
+    api_version: &'static str,
+    pub(super) namespaced: bool,
+    decode: fn(&Value, &mut Vec<String>) -> Result<Object, ObjectError>,
+}
+
+const fn kind(
+    name: &'static str,
+    api_version: &'static str,
+    namespaced: bool,
+    decode: fn(&Value, &mut Vec<String>) -> Result<Object, ObjectError>,
+) -> Kind {
+    Kind { name, api_version, namespaced, decode }
+}
+
+fn workload<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError>
+where
+    for<'a> Workload: TryFrom<&'a T, Error = ObjectError>,
+{
+    Ok(Object::Workload(Box::new(Workload::try_from(&typed::<T>(value, unknown)?)?)))
+}
+
+const KINDS: [Kind; 13] = [
+    kind("Namespace", "v1", false, |value, unknown| {
+        Ok(Object::Namespace(Namespace::try_from(&typed::<core::Namespace>(value, unknown)?)?))
+    }),
+    kind("Pod", "v1", true, |value, unknown| {
+        Ok(Object::Pod(Box::new(Pod::try_from(&typed::<core::Pod>(value, unknown)?)?)))
+    }),
+    kind("Service", "v1", true, |value, unknown| {
+        Ok(Object::Service(Box::new(Service::try_from(&typed::<core::Service>(value, unknown)?)?)))
+    }),
+    kind("EndpointSlice", "discovery.k8s.io/v1", true, |value, unknown| {
+        let slice = typed::<discovery::EndpointSlice>(value, unknown)?;
+        Ok(Object::EndpointSlice(Box::new(EndpointSlice::try_from(&slice)?)))
+    }),
+    kind("Node", "v1", false, |value, unknown| {
+        Ok(Object::Node(Box::new(Node::try_from(&typed::<core::Node>(value, unknown)?)?)))
+    }),
+    kind("NetworkPolicy", "networking.k8s.io/v1", true, policy),
+    kind("Deployment", "apps/v1", true, workload::<Deployment>),
+    kind("StatefulSet", "apps/v1", true, workload::<StatefulSet>),
+    kind("DaemonSet", "apps/v1", true, workload::<DaemonSet>),
+    kind("ReplicaSet", "apps/v1", true, workload::<ReplicaSet>),
+    kind("ReplicationController", "v1", true, workload::<core::ReplicationController>),
+    kind("Job", "batch/v1", true, workload::<Job>),
+    kind("CronJob", "batch/v1", true, workload::<CronJob>),
+];
+
+/// API groups whose kinds also decide about connections, and which are not judged yet.
+const POLICY_GROUPS: [&str; 6] = [
+    "cilium.io",
+    "projectcalico.org",
+    "crd.projectcalico.org",
+    "policy.networking.k8s.io",
+    "security.istio.io",
+    "extensions",
+];
+
+/// The kind of that name, in whatever API group.
+pub(super) fn known_kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// The group of an `apiVersion`; empty for the core group.
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Reads a value as an API type, and collects the paths of fields that the type does not have.
+fn typed<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> Result<T, ObjectError> {
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let found = serde_ignored::deserialize(deserializer, |path| unknown.push(path_text(&path)));
+    found.map_err(|error: serde_json::Error| {
+        let field = track.path().to_string();
+        ObjectError::new(if field == "." { String::new() } else { field }, error.to_string())
+    })
+}
+
+/// `spec.ingress[0].from`, as everywhere else.
+fn path_text(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", path_text(parent)),
+        Path::Map { parent, key } => match path_text(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            path_text(parent)
+        }
+    }
+}
+
+/// Unknown fields of a policy are faults: the API server refuses them under strict field validation, and
+/// dropping one (`form` for `from`) would turn a rule for some into a rule for all.
+fn policy(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
+    let typed = typed::<NetworkPolicy>(value, unknown)?;
+    let decides = |field: &str| !field.starts_with("metadata.") && !field.starts_with("status");
+    let (faults, rest): (Vec<String>, Vec<String>) =
+        std::mem::take(unknown).into_iter().partition(|field| decides(field));
+    *unknown = rest;
+    let fault = |field: String| Fault { field, message: "is not a field of NetworkPolicy".to_owned() };
+    // A field beside `spec` that is none: with no `spec`, it is likely the `spec`, misspelt.
+    if typed.spec.is_none()
+        && let Some(field) = faults.iter().find(|field| !field.contains(['.', '[']))
+    {
+        return Err(ObjectError::new(field.clone(), "is not a field of NetworkPolicy, and spec is missing"));
+    }
+    let faults = faults.into_iter().map(fault).collect();
+    Ok(Object::Policy(Arc::new(Policy::from_network_policy_with(&typed, faults))))
+}
+
+/// Decodes one document.
+pub(super) struct Decoder<'a> {
+    default_namespace: Option<&'a str>,
+    place: &'a Place,
+    /// Each with the path of its list item, if it is one.
+    pub(super) objects: Vec<(Object, Option<String>)>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) skipped: Vec<String>,
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) const fn new(default_namespace: Option<&'a str>, place: &'a Place) -> Self {
+        Self { default_namespace, place, objects: Vec::new(), findings: Vec::new(), skipped: Vec::new() }
+    }
+
+    pub(super) fn document(&mut self, mut value: Value) {
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let Some(item_kind) = kind.strip_suffix("List").map(ToOwned::to_owned) else {
+            return self.object(value, None);
+        };
+        let api_version = value.get("apiVersion").cloned();
+        let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) else {
+            let message = "is missing, or no list";
+            self.findings.push(self.place.warning(None, Some("items".to_owned()), message));
+            return;
+        };
+        for (index, mut item) in items.into_iter().enumerate() {
+            if let Value::Object(fields) = &mut item
+                && !item_kind.is_empty()
+            {
+                // The items of a typed list do not repeat what they are.
+                fields.entry("kind").or_insert_with(|| item_kind.clone().into());
+                if let Some(version) = &api_version {
+                    fields.entry("apiVersion").or_insert_with(|| version.clone());
+                }
+            }
+            self.object(item, Some(format!("items[{index}]")));
+        }
+    }
+
+    fn object(&mut self, mut value: Value, item: Option<String>) {
+        let Some(name) = value.get("kind").and_then(Value::as_str).map(ToOwned::to_owned) else {
+            let message = if value.is_object() {
+                "has no kind: it is not a Kubernetes object"
+            } else {
+                "is not a Kubernetes object"
+            };
+            self.findings.push(self.place.warning(None, item, message));
+            self.skipped.push("(no kind)".to_owned());
+            return;
+        };
+        let api_version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let known = known_kind(&name);
+        let same_group =
+            |kind: &&Kind| api_version.is_empty() || group(&api_version) == group(kind.api_version);
+        let Some(kind) = known.filter(same_group) else {
+            return self.skip(&name, &api_version, known.is_some(), &value, item);
+        };
+        let defaulted = kind.namespaced && self.set_namespace(&mut value);
+        let reference = reference(kind, &value);
+        if defaulted && self.default_namespace.is_none() {
+            let field = under(item.as_deref(), "metadata.namespace");
+            let message = "is missing: \"default\" is taken";
+            self.findings.push(self.place.warning(reference.as_ref(), Some(field), message));
+        }
+        let mut unknown = Vec::new();
+        let decoded = if api_version == kind.api_version {
+            (kind.decode)(&value, &mut unknown)
+        } else {
+            let message = format!("\"{api_version}\" is not {}", kind.api_version);
+            Err(ObjectError::new("apiVersion", message))
+        };
+        for field in unknown {
+            let field = under(item.as_deref(), &field);
+            let message = format!("is not a field of {}: ignored", kind.name);
+            self.findings.push(self.place.warning(reference.as_ref(), Some(field), message));
+        }
+        let object = match decoded {
+            Ok(object) => {
+                self.remark(&object, item.as_deref());
+                object
+            }
+            Err(error) => self.broken(kind, reference, &value, error, item.as_deref()),
+        };
+        self.objects.push((object, item));
+    }
+
+    fn skip(&mut self, kind: &str, api_version: &str, namesake: bool, value: &Value, item: Option<String>) {
+        let group = group(api_version);
+        let key = if namesake { format!("{kind}.{group}") } else { kind.to_owned() };
+        if POLICY_GROUPS.contains(&group) {
+            let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let message = format!("{key} \"{name}\" is a policy that is not judged yet: left out");
+            self.findings.push(self.place.warning(None, item, message));
+        }
+        self.skipped.push(key);
+    }
+
+    /// Gives a namespaced object without a namespace one; returns whether it had none.
+    fn set_namespace(&self, value: &mut Value) -> bool {
+        let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { return false };
+        let missing =
+            metadata.get("namespace").is_none_or(|namespace| namespace.is_null() || *namespace == "");
+        if missing {
+            let namespace = self.default_namespace.unwrap_or("default");
+            metadata.insert("namespace".to_owned(), namespace.into());
+        }
+        missing
+    }
+
+    /// What a readable object says that is worth a remark.
+    fn remark(&mut self, object: &Object, item: Option<&str>) {
+        match object {
+            Object::Pod(pod) if pod.addresses.is_empty() && !pod.finished => {
+                let field = under(item, "status.podIPs");
+                let message = "has no address: where an ipBlock decides, the verdict is unknown";
+                self.findings.push(self.place.warning(Some(&object.reference()), Some(field), message));
+            }
+            Object::Policy(policy) => {
+                for fault in policy.faults() {
+                    let field = under(item, &fault.field);
+                    let reference = Some(&**policy.reference());
+                    self.findings.push(self.place.error(reference, Some(field), fault.message.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps an object that could not be read as one, so that what depends on it is unknown.
+    fn broken(
+        &mut self,
+        kind: &Kind,
+        reference: Option<ObjectRef>,
+        value: &Value,
+        error: ObjectError,
+        item: Option<&str>,
+    ) -> Object {
+        let field = under(item, &error.field);
+        let field = (!field.is_empty()).then_some(field);
+        self.findings.push(self.place.error(reference.as_ref(), field, error.message.clone()));
+        if kind.name != "NetworkPolicy" {
+            return salvage::from_value(reference, kind.name, value, self.place);
+        }
+        let policy = match reference {
+            Some(reference) => {
+                Policy::unreadable(reference, Fault { field: error.field, message: error.message })
+            }
+            None => {
+                let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
+                salvage::unreadable_policy(namespace, self.place, &error.message)
+            }
+        };
+        Object::Policy(Arc::new(policy))
+    }
+}
+
+/// A path below a list item.
+fn under(item: Option<&str>, field: &str) -> String {
+    match (item, field) {
+        (Some(item), "") => item.to_owned(),
+        (Some(item), field) => format!("{item}.{field}"),
+        (None, field) => field.to_owned(),
+    }
+}
+
+/// Which object a value is, if its name can be read.
+fn reference(kind: &Kind, value: &Value) -> Option<ObjectRef> {
+    let name = value.pointer("/metadata/name")?.as_str().filter(|name| !name.is_empty())?;
+    let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
+    Some(match namespace.filter(|_| kind.namespaced) {
+        Some(namespace) => ObjectRef::namespaced(kind.name, namespace, name),
+        None if kind.namespaced => return None,
+        None => ObjectRef::cluster(kind.name, name),
+    })
+}
