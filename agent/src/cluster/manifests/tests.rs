@@ -380,7 +380,11 @@ fn a_config_map_mount_is_read_once_and_its_update_is_noticed() {
     };
     version("1", "a");
     symlink("..data/a.yaml", mount.join("a.yaml")).unwrap();
-    assert_eq!(shown(&load(&[mount.clone()], None)).0, ["Pod/x/a"], "once, not also behind the links");
+    assert_eq!(
+        shown(&load(std::slice::from_ref(&mount), None)).0,
+        ["Pod/x/a"],
+        "once, not also behind the links"
+    );
     let mut changes = watch(vec![mount.clone()], None).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     version("2", "b");
