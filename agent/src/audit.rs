@@ -1,6 +1,6 @@
 //! Observation + cluster + policy → judged edges; keeps the ledger. The one place they meet.
 //!
-//! Everything here is synchronous and takes the time as an argument: the task that owns an [`Auditor`]
+//! Everything here is synchronous and takes the time as an argument: the task that owns an [`auditor::Auditor`]
 //! feeds it in order, tests feed it by hand.
 
 pub mod auditor;

@@ -1,1 +1,107 @@
 //! eBPF load, attach, follow interfaces, drain → observations.
+//!
+//! One task owns everything that changes: the attachments, the last reading, the netlink socket. [`Capture`] only
+//! sends it orders and reads the kernel's counters. The kernel counts on whatever happens here: if the receiver of
+//! the events is slow, readings come later and lose nothing.
+
+mod attach;
+mod error;
+mod interfaces;
+mod kernel;
+mod losses;
+pub mod programs;
+mod readings;
+mod settings;
+mod syscall;
+mod task;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use attach::Means;
+pub use error::Error;
+pub use losses::Status;
+pub use settings::{Attach, InvalidPattern, Pattern, Settings};
+
+use crate::model::edge::{IfIndex, Observation};
+use crate::model::record::LossRecord;
+use crate::model::time::Timestamp;
+
+/// The host side of a pod's interface, on which the programs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub index: IfIndex,
+    pub name: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// Addresses of which a host route (/32, /128) points at it, in order. Pods on a bridge have none.
+    pub routed: Vec<IpAddr>,
+}
+
+/// What capture tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An interface is watched, or what is routed to it changed. Comes before any observation of it.
+    Interface(Interface),
+    /// An interface is gone or no longer watched. Comes after the last observation of it.
+    InterfaceGone { index: IfIndex, at: Timestamp },
+    /// What was counted between two readings; every one is told, also when nothing was counted.
+    Read { observations: Vec<Observation>, from: Timestamp, to: Timestamp },
+}
+
+/// Capture that runs. Dropping it detaches the programs, without a last reading.
+#[derive(Debug)]
+pub struct Capture {
+    orders: mpsc::Sender<task::Order>,
+    losses: Arc<losses::Losses>,
+}
+
+impl Capture {
+    /// Loads the programs, attaches them to every pod's interface of the network namespace it is called in, and
+    /// follows the interfaces. Must be called within a tokio runtime, whose threads are all in that namespace.
+    ///
+    /// # Errors
+    ///
+    /// What keeps capture from working at all. An interface that cannot be attached to is none: it is in
+    /// [`Status::failed`].
+    pub async fn start(settings: Settings) -> Result<(Self, mpsc::Receiver<Event>), Error> {
+        let (order_sender, orders) = mpsc::channel(16);
+        let (events, event_receiver) = mpsc::channel(64);
+        let task = task::Task::new(settings, events).await?;
+        let losses = task.losses();
+        tokio::spawn(task.run(orders));
+        Ok((Self { orders: order_sender, losses }, event_receiver))
+    }
+
+    /// Reads the counters now. Returns when the [`Event::Read`] was sent, and every packet that passed before the
+    /// call is in it or in an earlier one; at once if capture has ended.
+    pub async fn read(&self) {
+        self.order(task::Order::Read).await;
+    }
+
+    /// Reads a last time, and detaches everything. Returns when that is done.
+    pub async fn stop(&self) {
+        self.order(task::Order::Stop).await;
+    }
+
+    /// Everything lost since the start. Where edges were lost, `edges` is an upper bound: the packets that would
+    /// have made one.
+    pub fn losses(&self) -> Vec<LossRecord> {
+        self.losses.records()
+    }
+
+    /// How capture is doing, beside losses.
+    pub fn status(&self) -> Status {
+        self.losses.status()
+    }
+
+    async fn order(&self, order: fn(oneshot::Sender<()>) -> task::Order) {
+        let (done, finished) = oneshot::channel();
+        // Both fail only if the task has ended: then there is nothing to wait for.
+        if self.orders.send(order(done)).await.is_ok() {
+            finished.await.unwrap_or_default();
+        }
+    }
+}

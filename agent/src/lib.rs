@@ -4,6 +4,7 @@
 //! both and judges with `policy`, `serve` and `cli` show the result. `model` is the vocabulary that all
 //! of them share and imports none of them; `ARCHITECTURE.md` has the whole picture.
 
+pub mod app;
 pub mod audit;
 pub mod capture;
 pub mod cli;
@@ -13,4 +14,6 @@ pub mod history;
 pub mod model;
 pub mod policy;
 pub mod preview;
+pub mod segment;
 pub mod serve;
+pub mod suggest;

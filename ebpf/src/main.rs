@@ -1,8 +1,48 @@
+//! TC programs that record edges on the host side of pods' interfaces. They read packets and never change,
+//! delay or drop one: every program answers "go on with the next".
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch)]
+#![expect(
+    internal_features,
+    reason = "the bpf target has no AtomicU64; its atomic add is reachable only as a compiler intrinsic"
+)]
+
+mod edges;
+mod maps;
+mod record;
+mod skb;
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use crate::record::{Side, record};
+
+/// Packets from the pod: ingress of the host side of its veth.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    record(&ctx, Side::FromPod);
+    TC_ACT_UNSPEC
+}
+
+/// Packets to the pod: egress of the host side of its veth.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    record(&ctx, Side::ToPod);
+    TC_ACT_UNSPEC
+}
 
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable in a program that the verifier accepts: it has no back edge here.
     loop {}
 }
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -10,12 +10,13 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use self::query::{Query, Target};
+use crate::cli::scenario::DefaultDenyArgs;
 use crate::cluster::index::Index;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
 use crate::model::edge::Protocol;
 use crate::model::object::WorkloadRef;
-use crate::model::scenario::{DefaultDeny, Scenario};
+use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::policy::Judge;
 
@@ -54,6 +55,8 @@ pub struct Args {
     /// Which policies to judge by
     #[arg(long, value_enum, default_value_t = ScenarioName::Enforced)]
     scenario: ScenarioName,
+    #[command(flatten)]
+    default_deny: DefaultDenyArgs,
     /// The namespace of manifests and pods that name none
     #[arg(long, short)]
     namespace: Option<String>,
@@ -68,11 +71,11 @@ enum ScenarioName {
     DefaultDeny,
 }
 
-impl From<ScenarioName> for Scenario {
-    fn from(name: ScenarioName) -> Self {
-        match name {
-            ScenarioName::Enforced => Self::Enforced,
-            ScenarioName::DefaultDeny => Self::DefaultDeny(DefaultDeny::default()),
+impl Args {
+    fn scenario(&self) -> Scenario {
+        match self.scenario {
+            ScenarioName::Enforced => Scenario::Enforced,
+            ScenarioName::DefaultDeny => self.default_deny.scenario(),
         }
     }
 }
@@ -158,7 +161,7 @@ fn load(args: &Args) -> anyhow::Result<Engine> {
     }
     lines.extend(index.findings().iter().map(|finding| format!("warning: {finding}")));
     print_findings(&lines).context("cannot write to standard error")?;
-    Ok(Engine::new(index, args.dialect, args.scenario.into(), now))
+    Ok(Engine::new(index, args.dialect, args.scenario(), now))
 }
 
 fn print_findings(lines: &[String]) -> io::Result<()> {

@@ -11,7 +11,7 @@ use super::cause::Cause;
 use super::edge::{Counters, Direction, Edge, OrientedBy, Protocol};
 use super::endpoint::{Endpoint, Party};
 use super::time::Timestamp;
-use super::verdict::{Decision, Judgement, Layer, Reason, Verdict};
+use super::verdict::{Decision, Judgement, Layer, Miss, Reason, Verdict};
 
 /// One end of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,27 +88,35 @@ pub struct DecisionRecord {
     /// The policies that isolate the pod, where none of their rules matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub isolated_by: Vec<String>,
+    /// The rule that came closest to allowing what is denied, and what it lacked; left out where no rule comes
+    /// close.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
 }
 
 impl From<&Decision> for DecisionRecord {
     fn from(decision: &Decision) -> Self {
-        let (unknown, isolated_by) = match &decision.reason {
-            Reason::Unknown(reason) => (Some(reason.code().to_owned()), Vec::new()),
-            Reason::NoRuleMatches { isolated_by, .. } => {
-                (None, isolated_by.iter().map(ToString::to_string).collect())
-            }
-            _ => (None, Vec::new()),
-        };
-        Self {
+        let mut record = Self {
             verdict: decision.verdict,
             layer: decision.layer,
             policy: decision.policy.as_ref().map(ToString::to_string),
             rule: decision.rule,
             peer: decision.peer,
             reason: decision.reason.to_string(),
-            unknown,
-            isolated_by,
+            unknown: None,
+            isolated_by: Vec::new(),
+            nearest: None,
+        };
+        match &decision.reason {
+            Reason::Unknown(reason) => record.unknown = Some(reason.code().to_owned()),
+            Reason::NoRuleMatches { isolated_by, nearest } => {
+                record.isolated_by = isolated_by.iter().map(ToString::to_string).collect();
+                let close = nearest.as_ref().filter(|nearest| nearest.lacks != Miss::PeerAndPort);
+                record.nearest = close.map(ToString::to_string);
+            }
+            _ => {}
         }
+        record
     }
 }
 

@@ -55,13 +55,14 @@ pub(crate) fn mk_other(kind: &str, address: &str) -> PartyRecord {
 
 /// A direction that is denied because these policies isolate the pod.
 pub(crate) fn mk_deny(isolated_by: &[&str], nearest: Option<&str>) -> DecisionRecord {
-    let nearest = nearest.map_or_else(String::new, |nearest| format!(" (nearest: {nearest})"));
+    let told = nearest.map_or_else(String::new, |nearest| format!(" (nearest: {nearest})"));
     DecisionRecord {
         verdict: Verdict::Deny,
         layer: Layer::NetworkPolicy,
         policy: isolated_by.first().map(|policy| (*policy).to_owned()),
-        reason: format!("isolated by {}; no rule matches{nearest}", isolated_by.join(", ")),
+        reason: format!("isolated by {}; no rule matches{told}", isolated_by.join(", ")),
         isolated_by: isolated_by.iter().map(|policy| (*policy).to_owned()).collect(),
+        nearest: nearest.map(ToOwned::to_owned),
         ..mk_allow()
     }
 }
@@ -77,6 +78,7 @@ pub(crate) fn mk_allow() -> DecisionRecord {
         reason: "no policy isolates the pod in this direction".to_owned(),
         unknown: None,
         isolated_by: Vec::new(),
+        nearest: None,
     }
 }
 

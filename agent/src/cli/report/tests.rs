@@ -412,7 +412,7 @@ fn a_namespace_shows_what_has_an_end_in_it() {
 fn nothing_found_says_what_was_not_seen() {
     let report = report_of([mk_edge(&api(), &qdrant(), 6333, Cause::CrossNamespace, 12)]);
     let shown = plain(&report, 80, false);
-    assert!(shown.contains("nothing lost"));
+    assert!(shown.contains("lost       nothing"));
     assert!(shown.contains("ENFORCED  breaks nothing that was seen\n"));
     assert!(shown.contains("DEFAULT-DENY  breaks nothing that was seen beyond enforced\n"));
     assert!(shown.trim_end().ends_with("read this report again."));

@@ -150,9 +150,8 @@ fn denial_lines(page: &mut Page, denial: &Denial, look: Look) {
         span(BOLD, owner),
         span(PLAIN, " by "),
     ];
-    let policies =
-        if denial.policies.is_empty() { denial.reason.clone() } else { denial.policies.join(", ") };
-    line.push(span(PLAIN, policies));
+    let by = if denial.policies.is_empty() { denial.reason.clone() } else { policy_names(denial) };
+    line.push(span(PLAIN, by));
     page.paragraph(INDENT, TEXT, &line);
     let mut detail = |name: &str, style, text: &str| {
         page.paragraph(INDENT + 2, TEXT, &[span(style, format!("{name:<7}")), span(style, text)]);
@@ -166,6 +165,28 @@ fn denial_lines(page: &mut Page, denial: &Denial, look: Look) {
     if let Some(caution) = &denial.fix.caution {
         detail("mind", UNKNOWN, caution);
     }
+}
+
+/// The policies by name: kind and namespace once, where all are of the namespace that was just named.
+fn policy_names(denial: &Denial) -> String {
+    let parts = |policy: &str| -> Option<(String, String)> {
+        let (kind, rest) = policy.split_once('/')?;
+        let (namespace, name) = rest.split_once('/')?;
+        (denial.owner.as_deref() == Some(namespace)).then(|| (kind.to_owned(), name.to_owned()))
+    };
+    let mut text = String::new();
+    let mut before = None;
+    for policy in &denial.policies {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let (kind, shown) = match parts(policy) {
+            Some((kind, name)) if before.as_ref() == Some(&kind) => (Some(kind), name),
+            Some((kind, name)) => (Some(kind.clone()), format!("{kind} {name}")),
+            None => (None, policy.clone()),
+        };
+        text = format!("{text}{comma}{shown}");
+        before = kind;
+    }
+    text
 }
 
 fn unknown_section(page: &mut Page, unknown: &[UnknownGroup], look: Look) {

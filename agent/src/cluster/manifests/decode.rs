@@ -90,10 +90,29 @@ fn group(api_version: &str) -> &str {
 
 /// Reads a value as an API type, and collects the paths of fields that the type does not have.
 fn typed<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> Result<T, ObjectError> {
+    let mut found = None;
+    tracked(value, unknown, &mut |deserializer| {
+        found = Some(erased_serde::deserialize::<T>(deserializer)?);
+        Ok(())
+    })?;
+    found.ok_or_else(|| ObjectError::new("", "is empty"))
+}
+
+/// Lets `read` deserialise a value, following the path that it is at.
+///
+/// Not generic: the trees of API types are large, and each would be compiled once more for every deserialiser
+/// that it is read through (this file alone took minutes).
+fn tracked(
+    value: &Value,
+    unknown: &mut Vec<String>,
+    read: &mut dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error>,
+) -> Result<(), ObjectError> {
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let found = serde_ignored::deserialize(deserializer, |path| unknown.push(path_text(&path)));
-    found.map_err(|error: serde_json::Error| {
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push(path_text(&path));
+    let deserializer = serde_ignored::Deserializer::new(deserializer, &mut note);
+    let read = read(&mut <dyn erased_serde::Deserializer<'_>>::erase(deserializer));
+    read.map_err(|error| {
         let field = track.path().to_string();
         ObjectError::new(if field == "." { String::new() } else { field }, error.to_string())
     })

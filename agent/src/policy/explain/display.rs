@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::edge::Direction;
-use crate::model::verdict::{Decision, Reason, UnknownReason, Verdict};
+use crate::model::verdict::{Decision, Miss, Reason, UnknownReason, Verdict};
 
 use super::{DirectionSteps, Explanation, Outcome, PolicySteps, RuleStep};
 
@@ -110,7 +110,9 @@ fn why(decision: &Decision, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             for (at, policy) in isolated_by.iter().enumerate() {
                 writeln!(f, "  {:<8}{policy}", if at == 0 { "by" } else { "" })?;
             }
-            nearest.iter().try_for_each(|nearest| writeln!(f, "  nearest {nearest}"))
+            // A rule that shares neither peer nor port is near to nothing.
+            let mut close = nearest.iter().filter(|nearest| nearest.lacks != Miss::PeerAndPort);
+            close.try_for_each(|nearest| writeln!(f, "  nearest {nearest}"))
         }
         // These name the policy and the field themselves.
         Reason::Unknown(UnknownReason::PolicyInvalid { .. }) => writeln!(f, "  why     {}", decision.reason),

@@ -158,7 +158,7 @@ fn beyond_a_workloads_cap_its_own_overflow_series_counts_and_stays() {
 }
 
 #[test]
-fn beyond_the_familys_cap_one_overflow_series_counts_and_outlives_workloads() {
+fn beyond_the_cap_of_a_family_one_overflow_series_counts_and_outlives_workloads() {
     let metrics = mk_metrics(Caps { series_per_family: 10, ..Caps::default() });
     let peer = mk_world();
     let subjects: Vec<_> = (0..40).map(|at| mk_pod("many", "Deployment", &format!("w{at}"))).collect();

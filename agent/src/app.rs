@@ -1,0 +1,127 @@
+//! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
+
+mod audit_task;
+mod readings;
+mod source;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashSet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::info;
+
+use self::audit_task::{Asker, AuditTask, Inputs, MetricsRecorder};
+use crate::audit::auditor::Auditor;
+use crate::capture::Capture;
+use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
+use crate::cluster::index::Index;
+use crate::model::time::Timestamp;
+use crate::serve::listen::Bound;
+use crate::serve::metrics::{Caps, Metrics, Readings};
+use crate::serve::ready::Gates;
+use crate::serve::{api, health};
+
+/// Runs the agent until SIGTERM or SIGINT, or until a part ends that it cannot do without.
+///
+/// # Errors
+/// One sentence of what kept a part from starting, or ended it.
+pub async fn run(args: AgentArgs) -> Result<()> {
+    let gates = Gates::default();
+    let (capture_gate, cluster_gate) = (gates.gate("capture"), gates.gate("cluster"));
+    let published = Arc::new(ArcSwap::from_pointee(Readings::default()));
+    let metrics = start_metrics(&published);
+    let (asker, questions) = mpsc::channel(16);
+    let (stop, stopped) = watch::channel(false);
+    // First of all, so that health is answered while the rest starts.
+    let mut servers = start_serving(&args.serving, &metrics, &gates, Asker(asker), &stopped).await?;
+
+    let index = start_index(&args.source);
+    let news = source::follow(args.source.manifests, args.source.namespace)?;
+    let (capture, seen) = Capture::start(args.capture).await?;
+    let (capture, since) = (Arc::new(capture), Timestamp::now());
+    capture_gate.open();
+    let audit = AuditTask {
+        auditor: Auditor::new(args.judging.settings(args.source.node_name.as_deref()), index),
+        capture: Arc::clone(&capture),
+        recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
+        published,
+        keep: args.judging.keep(),
+        since,
+        cluster_gate,
+        warnings: Vec::new(),
+        policies: Vec::new(),
+    };
+    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, questions }));
+    info!("watching");
+
+    let ended = wait(&mut servers, &mut audit).await;
+    info!("stopping: the counters are read a last time");
+    capture.stop().await;
+    if !audit.is_finished() {
+        audit.await.context("the audit task failed")?;
+    }
+    // Asked last: what was read last is still served to who is asking.
+    stop.send_replace(true);
+    while let Some(served) = servers.join_next().await {
+        served.context("a server task failed")??;
+    }
+    ended
+}
+
+fn start_metrics(published: &Arc<ArcSwap<Readings>>) -> Arc<Metrics> {
+    let published = Arc::clone(published);
+    Arc::new(Metrics::new(Caps::default(), move || Readings::clone(&published.load())))
+}
+
+fn start_index(source: &SourceArgs) -> Index {
+    let mut index = Index::default();
+    index.set_ranges(source.cluster_cidr.clone());
+    index.set_own_node(source.node_name.as_deref().map(Arc::from));
+    index
+}
+
+async fn start_serving(
+    serving: &ServingArgs,
+    metrics: &Arc<Metrics>,
+    gates: &Gates,
+    asker: Asker,
+    stopped: &watch::Receiver<bool>,
+) -> Result<JoinSet<Result<()>>> {
+    let mut servers = JoinSet::new();
+    let routes = [
+        (Bound::tcp(serving.listen).await?, health::router(Arc::clone(metrics), gates.clone())),
+        (Bound::api(&serving.api).await?, api::router(Arc::new(asker), gates.clone())),
+    ];
+    for (bound, router) in routes {
+        let mut stopped = stopped.clone();
+        let stop = async move {
+            // An error means that the sender is gone: time to stop as well.
+            drop(stopped.wait_for(|stop| *stop).await);
+        };
+        servers.spawn(async move { Ok(bound.serve(router, stop).await?) });
+    }
+    info!(metrics = %serving.listen, api = %serving.api, "serving");
+    Ok(servers)
+}
+
+/// Waits for a signal to stop, or for a part to end that should not.
+async fn wait(servers: &mut JoinSet<Result<()>>, audit: &mut JoinHandle<()>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = audit => {
+            ended.context("the audit task failed")?;
+            anyhow::bail!("capture ended by itself; its last log lines say why")
+        }
+        Some(served) = servers.join_next() => {
+            served.context("a server task failed")??;
+            anyhow::bail!("a listener ended by itself")
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use rustc_hash::FxHashSet;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info, warn};
+
+use super::source::News;
+use crate::audit::auditor::{Auditor, Judged, Recorder};
+use crate::capture::{Capture, Event};
+use crate::model::edge::Observation;
+use crate::model::object::WorkloadRef;
+use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
+use crate::model::scenario::Scenario;
+use crate::model::time::Timestamp;
+use crate::serve::api::{AgentStatus, Edges, PolicyCount, Unavailable};
+use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict};
+use crate::serve::ready::Gate;
+
+use super::readings::readings;
+
+/// How often what waits is tried again, figures are published, and old edges are forgotten.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What other parts may ask.
+pub(super) enum Question {
+    Edges(oneshot::Sender<Arc<EdgeList>>),
+    Status(oneshot::Sender<AgentStatus>),
+}
+
+/// Asks the task on behalf of the API.
+pub(super) struct Asker(pub(super) mpsc::Sender<Question>);
+
+impl Asker {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(question(answer)).await.map_err(|_closed| Unavailable)?;
+        answered.await.map_err(|_closed| Unavailable)
+    }
+}
+
+impl Edges for Asker {
+    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+        Box::pin(self.ask(Question::Edges))
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {
+        Box::pin(self.ask(Question::Status))
+    }
+}
+
+/// What the task is fed by.
+pub(super) struct Inputs {
+    pub(super) news: mpsc::Receiver<News>,
+    pub(super) seen: mpsc::Receiver<Event>,
+    pub(super) questions: mpsc::Receiver<Question>,
+}
+
+/// Owns the auditor and everything that is counted from it.
+pub(super) struct AuditTask {
+    pub(super) auditor: Auditor,
+    pub(super) capture: Arc<Capture>,
+    pub(super) recorder: MetricsRecorder,
+    pub(super) published: Arc<ArcSwap<Readings>>,
+    pub(super) keep: Duration,
+    pub(super) since: Timestamp,
+    pub(super) cluster_gate: Gate,
+    pub(super) warnings: Vec<String>,
+    pub(super) policies: Vec<(String, PolicyState, u64)>,
+}
+
+impl AuditTask {
+    /// Runs until capture ends its events: after its last reading.
+    pub(super) async fn run(mut self, mut inputs: Inputs) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = inputs.seen.recv() => match event {
+                    Some(event) => self.event(event),
+                    None => break,
+                },
+                Some(news) = inputs.news.recv() => {
+                    // What was counted until now belongs to the owners and policies of until now.
+                    self.read_now(&mut inputs.seen).await;
+                    self.news(news).await;
+                }
+                Some(question) = inputs.questions.recv() => {
+                    self.read_now(&mut inputs.seen).await;
+                    self.answer(question);
+                }
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+        self.publish();
+        debug!(edges = self.auditor.ledger().len(), "the last reading is judged");
+    }
+
+    /// Has the counters read, and takes everything up to and with that reading.
+    async fn read_now(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        let capture = Arc::clone(&self.capture);
+        let mut reading = pin!(capture.read());
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = seen.recv() => self.event(event),
+                () = &mut reading => break,
+            }
+        }
+        while let Ok(event) = seen.try_recv() {
+            self.event(event);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = Timestamp::now();
+        match event {
+            Event::Interface(interface) => {
+                self.auditor.interface(interface.index, interface.since, interface.routed, now);
+            }
+            Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
+            Event::Read { observations, .. } => self.observe(&observations, now),
+        }
+    }
+
+    fn observe(&mut self, observations: &[Observation], now: Timestamp) {
+        self.auditor.observe(observations, now, &mut self.recorder);
+        self.auditor.end_reading(&mut self.recorder);
+    }
+
+    async fn news(&mut self, news: News) {
+        let News { objects, warnings, policies } = news;
+        self.auditor.reset(objects, Timestamp::now(), &mut self.recorder);
+        self.recorder.forget_all_but(&self.auditor.workloads());
+        self.warnings = warnings;
+        self.warnings.extend(self.unknown_node());
+        self.policies = policies;
+        self.rejudge().await;
+        self.cluster_gate.open();
+        info!(
+            pods = self.auditor.index().pods().count(),
+            policies = self.auditor.index().policies().len(),
+            warnings = self.warnings.len(),
+            "the cluster's objects are read"
+        );
+        self.publish();
+    }
+
+    /// A misspelt node has no pods, so none would ever be reported as unobserved.
+    fn unknown_node(&self) -> Option<String> {
+        let node = self.auditor.settings().node.as_ref()?;
+        (!self.auditor.index().knows_node(node)).then(|| {
+            let warning = format!(
+                "this node is \"{node}\" (--node-name), but no Node and no pod has that name: whether all its pods are observed cannot be told"
+            );
+            warn!(%node, "no Node and no pod has this node's name");
+            warning
+        })
+    }
+
+    /// Judges the whole ledger again, in slices: capture goes on meanwhile, its events wait in their channel.
+    async fn rejudge(&mut self) {
+        let start = Instant::now();
+        let mut slices = 1;
+        while self.auditor.tick(Timestamp::now(), &mut self.recorder) {
+            slices += 1;
+            tokio::task::yield_now().await;
+        }
+        self.recorder.metrics.rejudged(start.elapsed());
+        debug!(slices, took = ?start.elapsed(), "the ledger is judged again");
+    }
+
+    async fn tick(&mut self) {
+        let now = Timestamp::now();
+        while self.auditor.tick(now, &mut self.recorder) {
+            tokio::task::yield_now().await;
+        }
+        let forgotten = self.auditor.forget_before(now.minus(self.keep));
+        if forgotten > 0 {
+            debug!(forgotten, "edges not seen for long are forgotten");
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let losses = self.losses();
+        let readings =
+            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+        self.published.store(Arc::new(readings));
+    }
+
+    fn losses(&self) -> Vec<LossRecord> {
+        let mut losses = self.capture.losses();
+        losses.extend(self.auditor.losses());
+        losses
+    }
+
+    fn answer(&mut self, question: Question) {
+        // A client that went away meanwhile needs no answer.
+        match question {
+            Question::Edges(answer) => drop(answer.send(Arc::new(self.edge_list()))),
+            Question::Status(answer) => drop(answer.send(self.status())),
+        }
+    }
+
+    fn window(&self) -> WindowRecord {
+        let name = |pod: Arc<crate::model::endpoint::Pod>| format!("{}/{}", pod.namespace, pod.name);
+        let mut losses = self.losses();
+        losses.retain(|loss| loss.packets > 0 || loss.edges > 0);
+        WindowRecord {
+            start: self.since,
+            end: Timestamp::now(),
+            losses,
+            unobserved: self.auditor.unobserved().into_iter().map(name).collect(),
+        }
+    }
+
+    fn scenarios(&self) -> Vec<ScenarioRecord> {
+        let record = |scenario: &Scenario| ScenarioRecord {
+            name: scenario.name().to_owned(),
+            description: scenario.to_string(),
+        };
+        self.auditor.settings().scenarios.iter().map(record).collect()
+    }
+
+    fn edge_list(&mut self) -> EdgeList {
+        EdgeList {
+            window: self.window(),
+            dialect: self.auditor.settings().dialect.to_string(),
+            scenarios: self.scenarios(),
+            warnings: self.warnings.clone(),
+            edges: self.auditor.records(),
+        }
+    }
+
+    fn status(&self) -> AgentStatus {
+        let count = |(kind, state, count): &(String, PolicyState, u64)| PolicyCount {
+            kind: kind.clone(),
+            state: state.as_str().to_owned(),
+            count: *count,
+        };
+        AgentStatus {
+            window: self.window(),
+            dialect: self.auditor.settings().dialect.to_string(),
+            scenarios: self.scenarios(),
+            policies: self.policies.iter().map(count).collect(),
+            warnings: self.warnings.clone(),
+            edges: self.auditor.ledger().len() as u64,
+        }
+    }
+}
+
+/// Turns what is judged into metrics.
+pub(super) struct MetricsRecorder {
+    pub(super) metrics: Arc<Metrics>,
+    /// Workloads that may have series.
+    pub(super) known: FxHashSet<WorkloadRef>,
+}
+
+impl MetricsRecorder {
+    /// Lets the series of workloads go that are not in `present`.
+    fn forget_all_but(&mut self, present: &FxHashSet<WorkloadRef>) {
+        for gone in self.known.difference(present) {
+            self.metrics.forget_workload(gone);
+        }
+        self.known.clone_from(present);
+    }
+}
+
+impl Recorder for MetricsRecorder {
+    fn judged(&mut self, judged: Judged<'_>) {
+        let Judged { edge, outcome, scenarios, judgements } = judged;
+        let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
+            .iter()
+            .zip(judgements)
+            .map(|(scenario, judgement)| ScenarioVerdict::of(scenario.name(), judgement.of(edge.direction)))
+            .collect();
+        self.metrics.record(&JudgedDelta {
+            direction: edge.direction,
+            subject: edge.subject(),
+            peer: edge.peer(),
+            port: edge.port,
+            protocol: edge.protocol,
+            cause: edge.cause,
+            outcome,
+            at: edge.last_seen,
+            verdicts: &verdicts,
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! Figures that are read at a scrape, computed from the auditor once a tick.
+
+use rustc_hash::FxHashMap;
+
+use crate::audit::auditor::Auditor;
+use crate::model::outcome::Outcome;
+use crate::model::record::LossRecord;
+use crate::model::time::Timestamp;
+use crate::model::verdict::Verdict;
+use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
+
+/// The figures as they are now.
+pub(super) fn readings(
+    auditor: &Auditor,
+    losses: Vec<LossRecord>,
+    policies: Vec<(String, PolicyState, u64)>,
+    since: Timestamp,
+    is_synced: bool,
+) -> Readings {
+    let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
+    let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
+    for scenario in &auditor.settings().scenarios {
+        for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Unknown] {
+            edges.insert((scenario.name(), verdict), 0);
+        }
+    }
+    for entry in auditor.ledger().entries() {
+        let edge = &entry.edge;
+        let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
+        for (scenario, judgement) in auditor.settings().scenarios.iter().zip(&entry.judgements) {
+            let verdict = judgement.of(edge.direction).verdict;
+            *edges.entry((scenario.name(), verdict)).or_default() += 1;
+            if verdict == Verdict::Deny
+                && connects
+                && let Some(subject) = edge.subject().as_pod()
+            {
+                let series = WouldDenyEdges {
+                    scenario: scenario.name(),
+                    direction: edge.direction,
+                    subject: subject.workload.clone(),
+                    cause: edge.cause,
+                    excepted: false,
+                };
+                *would_deny.entry(series).or_default() += 1;
+            }
+        }
+    }
+    Readings {
+        would_deny_edges: sorted(would_deny, |series| {
+            (series.scenario, series.direction, series.subject.clone(), series.cause)
+        }),
+        edges: sorted(edges, |key| *key).into_iter().map(|((name, verdict), n)| (name, verdict, n)).collect(),
+        losses,
+        policies,
+        window_start: Some(since),
+        window_gap: std::time::Duration::ZERO,
+        pods_unobserved: vec![("no-interface", auditor.unobserved().len() as u64)],
+        watches: vec![("manifests", is_synced)],
+    }
+}
+
+/// In an order that does not change from scrape to scrape.
+fn sorted<K, S: Ord>(counts: FxHashMap<K, u64>, by: impl Fn(&K) -> S) -> Vec<(K, u64)> {
+    let mut rows: Vec<(K, u64)> = counts.into_iter().collect();
+    rows.sort_by_cached_key(|(key, _)| by(key));
+    rows
+}

@@ -1,0 +1,41 @@
+//! Why capture cannot start.
+
+use std::io;
+
+/// Why capture cannot start. What goes wrong later is counted, not fatal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("the kernel is {release}, and capture needs Linux 5.10 or newer")]
+    KernelTooOld { release: String },
+    #[error("capture lacks {}: run it as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", .missing.join(", "))]
+    MissingCapabilities { missing: Vec<&'static str> },
+    #[error("TCX was asked for, and this kernel ({release}) is older than Linux 6.6, which brought it")]
+    NoTcx { release: String },
+    #[error(
+        "the kernel refuses an edge map of {entries} entries: set a smaller --edge-map-size, or allow more locked memory"
+    )]
+    EdgeMapRefused {
+        entries: u32,
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    #[error("the eBPF programs cannot be loaded")]
+    Load(#[source] Box<aya::EbpfError>),
+    #[error("the kernel does not accept the eBPF program {program}")]
+    Program {
+        program: &'static str,
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error("the eBPF object has no map {map} of the expected kind")]
+    Map { map: &'static str },
+    #[error("the programs' diagnostics cannot be read")]
+    Log(#[source] Box<aya_log::Error>),
+    #[error("the ring buffer cannot be polled")]
+    Ring(#[source] io::Error),
+    #[error("the network interfaces cannot be followed")]
+    Netlink(#[source] io::Error),
+    #[error("the network interfaces cannot be listed")]
+    List(#[source] Box<rtnetlink::Error>),
+}

@@ -1,0 +1,181 @@
+//! Which interfaces are pods', and which addresses are routed to them, as rtnetlink says it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use futures::TryStreamExt as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+/// An interface as a link message describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// A veth whose other end is in another network namespace: the host side of a pod's interface.
+    pub(super) leads_elsewhere: bool,
+}
+
+impl Link {
+    /// `None` for messages that are about something else: a bridge tells of its ports by link messages of its
+    /// own family, and "deleted" there only means that the port left the bridge.
+    pub(super) fn from_message(message: &LinkMessage) -> Option<Self> {
+        if message.header.interface_family != AddressFamily::Unspec {
+            return None;
+        }
+        let mut link = Self { index: message.header.index, name: String::new(), leads_elsewhere: false };
+        let mut veth = false;
+        let mut peer_elsewhere = false;
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::LinkInfo(infos) => {
+                    veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+                }
+                // Only there when the peer is in another namespace (rtnl_fill_link_netnsid).
+                LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
+                _ => {}
+            }
+        }
+        link.leads_elsewhere = veth && peer_elsewhere;
+        Some(link)
+    }
+}
+
+/// A route that says something about an interface: it leads to one address, or everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Route {
+    /// A multipath route has several.
+    pub(super) interfaces: Vec<u32>,
+    pub(super) to: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Target {
+    /// A /32 or /128.
+    Host(IpAddr),
+    /// The default route of a family, in a table, with a priority.
+    Default { ipv6: bool, table: u32, priority: u32 },
+}
+
+impl Route {
+    /// `None` for routes that say nothing about pods: subnets, multicast, the host's own addresses.
+    pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
+        if message.header.kind != RouteType::Unicast {
+            return None;
+        }
+        let mut interfaces = Vec::new();
+        let mut destination = None;
+        let (mut table, mut priority) = (u32::from(message.header.table), 0);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => interfaces.push(*index),
+                RouteAttribute::MultiPath(hops) => {
+                    interfaces.extend(hops.iter().map(|hop| hop.interface_index));
+                }
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                    destination = Some(IpAddr::V4(*address));
+                }
+                RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                    destination = Some(IpAddr::V6(*address));
+                }
+                RouteAttribute::Table(number) => table = *number,
+                RouteAttribute::Priority(number) => priority = *number,
+                _ => {}
+            }
+        }
+        let ipv6 = message.header.address_family == AddressFamily::Inet6;
+        // The kernel's own IPv6 routes lead to the interface's own addresses, its IPv4 ones to a peer's.
+        if ipv6 && message.header.protocol == RouteProtocol::Kernel {
+            return None;
+        }
+        let to = match (message.header.destination_prefix_length, destination) {
+            (0, _) => Target::Default { ipv6, table, priority },
+            (32, Some(address)) if !ipv6 => Target::Host(address),
+            (128, Some(address)) if ipv6 => Target::Host(address),
+            _ => return None,
+        };
+        Some(Self { interfaces, to })
+    }
+}
+
+/// What the routing tables say about interfaces.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    hosts: HashMap<u32, BTreeSet<IpAddr>>,
+    defaults: HashSet<(u32, Target)>,
+}
+
+impl Routes {
+    /// The interfaces of which something changed.
+    pub(super) fn add(&mut self, route: &Route) -> Vec<u32> {
+        let mut changed = Vec::new();
+        for index in &route.interfaces {
+            let new = match route.to {
+                Target::Host(address) => self.hosts.entry(*index).or_default().insert(address),
+                Target::Default { .. } => self.defaults.insert((*index, route.to)),
+            };
+            if new {
+                changed.push(*index);
+            }
+        }
+        changed
+    }
+
+    /// The interfaces of which something changed.
+    pub(super) fn remove(&mut self, route: &Route) -> Vec<u32> {
+        let mut changed = Vec::new();
+        for index in &route.interfaces {
+            let gone = match route.to {
+                Target::Host(address) => {
+                    self.hosts.get_mut(index).is_some_and(|hosts| hosts.remove(&address))
+                }
+                Target::Default { .. } => self.defaults.remove(&(*index, route.to)),
+            };
+            if gone {
+                changed.push(*index);
+            }
+        }
+        changed
+    }
+
+    /// The kernel drops the routes of an interface without a word when the interface goes.
+    pub(super) fn forget(&mut self, interface: u32) {
+        self.hosts.remove(&interface);
+        self.defaults.retain(|(index, _)| *index != interface);
+    }
+
+    /// Addresses of which a host route points at the interface.
+    pub(super) fn routed(&self, interface: u32) -> Vec<IpAddr> {
+        self.hosts.get(&interface).map(|hosts| hosts.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Whether a default route leaves through the interface: then it is the node's way out, not a pod's way in.
+    pub(super) fn carries_default(&self, interface: u32) -> bool {
+        self.defaults.iter().any(|(index, _)| *index == interface)
+    }
+}
+
+/// Every interface of the namespace.
+pub(super) async fn list_links(handle: &Handle) -> Result<Vec<Link>, rtnetlink::Error> {
+    let messages: Vec<_> = handle.link().get().execute().try_collect().await?;
+    Ok(messages.iter().filter_map(Link::from_message).collect())
+}
+
+/// Every route of the namespace, of all tables.
+pub(super) async fn list_routes(handle: &Handle) -> Result<Routes, rtnetlink::Error> {
+    let mut routes = Routes::default();
+    let requests = [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ];
+    for request in requests {
+        let messages: Vec<_> = handle.route().get(request).execute().try_collect().await?;
+        for route in messages.iter().filter_map(Route::from_message) {
+            routes.add(&route);
+        }
+    }
+    Ok(routes)
+}

@@ -1,0 +1,136 @@
+//! What was lost, what came late, and how the attachments are.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dryfence_common::counter::{Counter, Meaning};
+
+use super::attach::Means;
+use super::programs::KernelCounters;
+use crate::model::record::LossRecord;
+
+/// How capture is doing, beside losses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How programs are attached on this kernel.
+    pub means: Means,
+    /// Interfaces that are watched now.
+    pub watched: usize,
+    /// Interfaces that are a pod's but cannot be watched, by name, and why.
+    pub failed: BTreeMap<String, String>,
+    /// Interfaces that were gone before the programs could be attached.
+    pub vanished: u64,
+    /// Readings that the kernel refused; the next one makes up for it.
+    pub failed_readings: u64,
+    /// How often the kernel had more to tell about interfaces than we took, and all were listed again.
+    pub overruns: u64,
+    /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
+    pub late: u64,
+    /// Packets that nobody judges, by kind.
+    pub not_judged: BTreeMap<&'static str, u64>,
+}
+
+/// What the task counts, shared with [`super::Capture`].
+#[derive(Debug, Clone)]
+pub(super) struct Counts {
+    pub(super) means: Means,
+    pub(super) watched: usize,
+    pub(super) failed: BTreeMap<String, String>,
+    pub(super) vanished: u64,
+    pub(super) failed_readings: u64,
+    pub(super) overruns: u64,
+}
+
+pub(super) struct Losses {
+    kernel: Arc<KernelCounters>,
+    counts: Mutex<Counts>,
+}
+
+impl std::fmt::Debug for Losses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Losses").field(&self.counts()).finish()
+    }
+}
+
+impl Losses {
+    pub(super) fn new(kernel: Arc<KernelCounters>, means: Means) -> Self {
+        let counts = Counts {
+            means,
+            watched: 0,
+            failed: BTreeMap::new(),
+            vanished: 0,
+            failed_readings: 0,
+            overruns: 0,
+        };
+        Self { kernel, counts: Mutex::new(counts) }
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Numbers stay right if somebody panicked while holding them.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn records(&self) -> Vec<LossRecord> {
+        records(&self.kernel.all())
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let counts = self.counts().clone();
+        let kernel = self.kernel.all();
+        let of = |meaning| kernel.iter().filter(move |(counter, _)| counter.meaning() == meaning);
+        Status {
+            means: counts.means,
+            watched: counts.watched,
+            failed: counts.failed,
+            vanished: counts.vanished,
+            failed_readings: counts.failed_readings,
+            overruns: counts.overruns,
+            late: of(Meaning::Late).map(|(_, number)| number).sum(),
+            not_judged: of(Meaning::NotJudged).map(|(counter, number)| (counter.reason(), *number)).collect(),
+        }
+    }
+}
+
+fn records(counted: &[(Counter, u64)]) -> Vec<LossRecord> {
+    let mut records: BTreeMap<(&str, &str), LossRecord> = BTreeMap::new();
+    for (counter, number) in counted {
+        let (stage, reason) = (counter.stage(), counter.reason());
+        let (packets, edges) = match counter.meaning() {
+            Meaning::LostPackets => (*number, 0),
+            Meaning::LostEdges => (0, *number),
+            Meaning::Late | Meaning::NotJudged => continue,
+        };
+        let record = records.entry((stage, reason)).or_insert_with(|| LossRecord {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            packets: 0,
+            edges: 0,
+        });
+        record.packets += packets;
+        record.edges += edges;
+    }
+    records.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_and_edges_of_one_reason_are_one_record_and_lateness_is_none() {
+        let counted = [
+            (Counter::Truncated, 2),
+            (Counter::EdgeMapFull, 5),
+            (Counter::EdgeMapFullOpening, 3),
+            (Counter::Late, 9),
+            (Counter::Dhcp, 4),
+        ];
+        let mk = |stage: &str, reason: &str, packets, edges| LossRecord {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            packets,
+            edges,
+        };
+        assert_eq!(records(&counted), [mk("edge-map", "full", 5, 3), mk("parse", "truncated", 2, 0)]);
+    }
+}

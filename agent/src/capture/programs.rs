@@ -1,0 +1,270 @@
+//! The eBPF programs and their maps, loaded into the kernel.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use dryfence_common::counter::Counter;
+use dryfence_common::edge::{EdgeKey, EdgeValue};
+use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
+
+use super::error::Error;
+use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
+use super::settings::Settings;
+use super::syscall;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dryfence-ebpf"));
+
+/// The program that reads packets from the pod.
+pub const FROM_POD: &str = "from_pod";
+/// The program that reads packets to the pod.
+pub const TO_POD: &str = "to_pod";
+
+/// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
+pub struct Programs {
+    pub(super) ebpf: Ebpf,
+    edges: EdgeMap,
+    counters: Arc<KernelCounters>,
+    ring: Option<RingBuf<MapData>>,
+    log: Option<EbpfLogger<ToTracing>>,
+}
+
+impl Programs {
+    /// Loads them. Needs `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is too old, a capability is missing, a map is refused, or the verifier does not agree.
+    pub fn load(settings: &Settings) -> Result<Self, Error> {
+        Self::load_with(settings, KernelSettings::DEFAULT)
+    }
+
+    /// The same with timeouts of one's own: `kernel` says what the user cannot set.
+    ///
+    /// # Errors
+    ///
+    /// As [`Programs::load`].
+    pub fn load_with(settings: &Settings, kernel: KernelSettings) -> Result<Self, Error> {
+        check_release()?;
+        check_capabilities()?;
+        raise_memlock();
+        let kernel = KernelSettings {
+            coarse_clock: u32::from(is_at_least(5, 11)),
+            diagnostics: u32::from(settings.kernel_log),
+            ..kernel
+        };
+        let mut ebpf = EbpfLoader::new()
+            .override_global(SETTINGS, bytes_of(&kernel), true)
+            .map_max_entries("EDGES", settings.edge_map_size)
+            .load(OBJECT)
+            .map_err(|error| load_error(error, settings.edge_map_size))?;
+        let edges = match ebpf.take_map("EDGES") {
+            Some(Map::HashMap(data)) => EdgeMap { data },
+            _ => return Err(Error::Map { map: "EDGES" }),
+        };
+        let counters = take(&mut ebpf, "COUNTERS")?;
+        let ring = take(&mut ebpf, "NEW_EDGES")?;
+        for name in [FROM_POD, TO_POD] {
+            program(&mut ebpf, name)?
+                .load()
+                .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+        }
+        // Only now: whoever takes a map before the programs are loaded, and lets go of it, closes it for them.
+        let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
+        Ok(Self {
+            ebpf,
+            edges,
+            counters: Arc::new(KernelCounters { array: counters }),
+            ring: Some(ring),
+            log,
+        })
+    }
+
+    /// One of the programs, by name.
+    ///
+    /// # Errors
+    ///
+    /// The object has no such program.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Every edge.
+    pub const fn edges(&self) -> &EdgeMap {
+        &self.edges
+    }
+
+    /// What was lost, late or not judged.
+    pub fn counters(&self) -> Arc<KernelCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The programs' diagnostics, once; `None` where they are switched off.
+    pub(super) fn take_log(&mut self) -> Option<EbpfLogger<ToTracing>> {
+        self.log.take()
+    }
+
+    /// The ring of new edges, once.
+    pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
+        self.ring.take()
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let error = |source| Error::Program { program: name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or_else(|| error(ProgramError::UnexpectedProgramType))?;
+    program.try_into().map_err(error)
+}
+
+fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(Error::Map { map: name })
+}
+
+fn logger(ebpf: &mut Ebpf) -> Result<EbpfLogger<ToTracing>, Error> {
+    EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(|source| Error::Log(Box::new(source)))
+}
+
+/// Passes what the programs log on to the agent's log.
+pub(super) struct ToTracing;
+
+impl log::Log for ToTracing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(text = %record.args(), "an eBPF program says");
+    }
+
+    fn flush(&self) {}
+}
+
+fn load_error(error: aya::EbpfError, entries: u32) -> Error {
+    use aya::maps::MapError;
+    match error {
+        aya::EbpfError::MapError(MapError::CreateError { ref name, .. }) if name == "EDGES" => {
+            Error::EdgeMapRefused { entries, source: Box::new(error) }
+        }
+        error => Error::Load(Box::new(error)),
+    }
+}
+
+fn bytes_of(settings: &KernelSettings) -> &[u8] {
+    // SAFETY: `repr(C)` of integers without padding (its size is asserted where it is defined), and `u8` has no
+    // alignment.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(settings).cast(), size_of::<KernelSettings>()) }
+}
+
+/// The kernel's map of edges.
+pub struct EdgeMap {
+    data: MapData,
+}
+
+/// "Not supported" among the kernel's own error numbers, which libc does not name.
+const ENOTSUPP: i32 = 524;
+
+/// Elements read by one call: 4,096 × 144 bytes.
+const BATCH: usize = 4096;
+
+impl EdgeMap {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.data.fd().as_fd()
+    }
+
+    /// Every edge and what was counted on it so far, in no order.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the read.
+    pub fn read(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
+        match self.read_in_batches(BATCH) {
+            // No batches for this map type before 5.6, or none by the kernel's choice.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
+                self.read_one_by_one()
+            }
+            result => result,
+        }
+    }
+
+    /// By `BPF_MAP_LOOKUP_BATCH`: a call for thousands of edges.
+    fn read_in_batches(&self, mut size: usize) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
+        let mut edges = Vec::new();
+        let mut keys = vec![MaybeUninit::<EdgeKey>::uninit(); size];
+        let mut values = vec![MaybeUninit::<EdgeValue>::uninit(); size];
+        let mut from = None;
+        loop {
+            let batch = match syscall::lookup_batch(self.fd(), from, &mut keys, &mut values) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    // A bucket holds more than fits: the same again with more room.
+                    size *= 2;
+                    keys.resize(size, MaybeUninit::uninit());
+                    values.resize(size, MaybeUninit::uninit());
+                    continue;
+                }
+                result => result?,
+            };
+            edges.extend(keys.iter().zip(&values).take(batch.read).map(|(key, value)| {
+                // SAFETY: the kernel wrote the first `read` elements, and any bits are a value (`Plain`).
+                unsafe { (key.assume_init(), value.assume_init()) }
+            }));
+            match batch.next {
+                Some(next) => from = Some(next),
+                None => return Ok(edges),
+            }
+        }
+    }
+
+    /// Key by key. An edge that is deleted meanwhile makes the kernel start again: each is taken once.
+    fn read_one_by_one(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
+        let mut edges = Vec::new();
+        let mut seen = rustc_hash::FxHashSet::default();
+        let mut key = syscall::next_key::<EdgeKey>(self.fd(), None)?;
+        while let Some(current) = key {
+            if seen.insert(current)
+                && let Some(value) = syscall::lookup(self.fd(), &current)?
+            {
+                edges.push((current, value));
+            }
+            key = syscall::next_key(self.fd(), Some(&current))?;
+        }
+        Ok(edges)
+    }
+
+    /// What was counted on one edge; `None` where there is no such edge.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the read.
+    pub fn get(&self, key: &EdgeKey) -> io::Result<Option<EdgeValue>> {
+        syscall::lookup(self.fd(), key)
+    }
+
+    /// Forgets an edge. What a packet adds at that very moment is lost or, since elements are reused, lands on
+    /// another edge: only for edges on which nothing can arrive any more.
+    pub(super) fn delete(&self, key: &EdgeKey) -> io::Result<()> {
+        syscall::delete(self.fd(), key)
+    }
+}
+
+/// The kernel's counters beside edges.
+pub struct KernelCounters {
+    array: PerCpuArray<MapData, u64>,
+}
+
+impl KernelCounters {
+    /// The sum over all CPUs; 0 where it cannot be read.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.array.get(&counter.index(), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// Every counter that is not 0.
+    pub fn all(&self) -> Vec<(Counter, u64)> {
+        let counted = Counter::ALL.into_iter().map(|counter| (counter, self.get(counter)));
+        counted.filter(|(_, number)| *number != 0).collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! The bpf(2) calls that aya does not have: batches, plain elements by file descriptor, links by interface index.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+/// Commands, attach types and flags of `include/uapi/linux/bpf.h`.
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_DELETE_ELEM: libc::c_long = 3;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
+const LINK_CREATE: libc::c_long = 28;
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+const F_BEFORE: u32 = 1 << 3;
+
+/// Which hook of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Ingress,
+    Egress,
+}
+
+/// A type whose every bit pattern is a value, so that the kernel may write it.
+///
+/// # Safety
+///
+/// `repr(C)`, integers and arrays of them only, no implicit padding.
+pub(super) unsafe trait Plain: Copy {}
+// SAFETY: integers with explicit padding; their sizes are asserted where they are defined.
+unsafe impl Plain for dryfence_common::edge::EdgeKey {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::edge::EdgeValue {}
+
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value_or_next_key: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct TcxLinkAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    expected_revision: u64,
+}
+
+/// # Safety
+///
+/// `attr` is what `command` expects, and every pointer in it is valid for what the kernel reads or writes.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the caller's promise; the size is that of `attr`.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Where a batch ended, and how many elements it brought.
+pub(super) struct Batch {
+    pub(super) read: usize,
+    /// Where the next one goes on; `None` after the last.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads up to `keys.len()` elements of a hash map from bucket `from` on (0 is the start). `ENOSPC` means that a
+/// bucket has more elements than fit.
+pub(super) fn lookup_batch<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [MaybeUninit<K>],
+    values: &mut [MaybeUninit<V>],
+) -> io::Result<Batch> {
+    let from_bucket = from.unwrap_or(0);
+    let mut next = 0_u32;
+    let mut attr = BatchAttr {
+        in_batch: from.map_or(0, |_| std::ptr::from_ref(&from_bucket) as u64),
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX),
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the buffers have room for `count` elements each; a hash map's cursor is a u32 (htab_map_ops).
+    let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
+    let read = attr.count as usize;
+    match result {
+        Ok(_) => Ok(Batch { read, next: Some(next) }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { read, next: None }),
+        Err(error) => Err(error),
+    }
+}
+
+/// One element; `None` where there is none.
+pub(super) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next_key: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the map's key and value have these types' sizes.
+    match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) } {
+        // SAFETY: the kernel wrote the whole value, and any bits are one (`Plain`).
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The key after `key` (the first for `None`); `None` after the last.
+pub(super) fn next_key<K: Plain>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = MaybeUninit::<K>::uninit();
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: key.map_or(0, |key| std::ptr::from_ref(key) as u64),
+        value_or_next_key: next.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the map's key has this type's size.
+    match unsafe { bpf(MAP_GET_NEXT_KEY, &mut attr) } {
+        // SAFETY: the kernel wrote the whole key, and any bits are one (`Plain`).
+        Ok(_) => Ok(Some(unsafe { next.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes one element; that it is gone already is no error.
+pub(super) fn delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next_key: 0,
+        flags: 0,
+    };
+    // SAFETY: the map's key has this type's size.
+    match unsafe { bpf(MAP_DELETE_ELEM, &mut attr) } {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Attaches a program at the head of an interface's TCX programs (Linux 6.6). By index, not by name: between
+/// listing and attaching, a name may have come to mean another interface. Closing the link detaches.
+pub(super) fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let mut attr = TcxLinkAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: interface,
+        attach_type: match hook {
+            Hook::Ingress => TCX_INGRESS,
+            Hook::Egress => TCX_EGRESS,
+        },
+        // "Before" without saying what is before all (kernel/bpf/mprog.c).
+        flags: F_BEFORE,
+        relative: 0,
+        padding: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: no pointers in it.
+    let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

@@ -1,0 +1,132 @@
+//! `dryfence agent`: the daemon.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use crate::app;
+use crate::audit::auditor;
+use crate::capture;
+use crate::cli::scenario::DefaultDenyArgs;
+use crate::model::dialect::Dialect;
+use crate::model::scenario::Scenario;
+use crate::serve::address::Address;
+
+/// Watch this node's pods, and judge what they open without ever dropping a packet
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub judging: JudgingArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
+    #[command(flatten)]
+    pub capture: capture::Settings,
+}
+
+/// What the cluster holds, and which node this is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct SourceArgs {
+    /// Folder or file of manifests that describe the cluster; repeatable, read again when they change
+    #[arg(long, env = "DRYFENCE_MANIFESTS", value_name = "DIR", required = true, value_delimiter = ',')]
+    pub manifests: Vec<PathBuf>,
+    /// Namespace of manifests that name none
+    #[arg(short, long, env = "DRYFENCE_NAMESPACE", value_name = "NS")]
+    pub namespace: Option<String>,
+    /// This node's name, as pods name it in spec.nodeName
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// A range of pod or Service addresses besides the nodes' podCIDRs; repeatable
+    #[arg(long, env = "DRYFENCE_CLUSTER_CIDRS", value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+}
+
+/// By what edges are judged, and for how long they are kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Judging")]
+pub struct JudgingArgs {
+    /// How the CNI reads what the policy API leaves open: NAME[,switch=true|false…]
+    #[arg(long, env = "DRYFENCE_DIALECT", default_value = "standard")]
+    pub dialect: Dialect,
+    #[command(flatten)]
+    pub default_deny: DefaultDenyArgs,
+    /// The most edges that are kept; further ones are counted as lost
+    #[arg(long, env = "DRYFENCE_MOST_EDGES", default_value_t = 200_000, value_name = "N")]
+    pub most_edges: usize,
+    /// Forget edges not seen for this many hours
+    #[arg(long, env = "DRYFENCE_KEEP_HOURS", default_value_t = 168, value_name = "HOURS")]
+    pub keep_hours: u64,
+}
+
+/// Where the agent answers.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Serving")]
+pub struct ServingArgs {
+    /// Where metrics and health are served
+    #[arg(long, env = "DRYFENCE_LISTEN", default_value = "[::]:9477", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Where the JSON API is served: a unix socket's path, or a loopback address and port
+    #[arg(long, env = "DRYFENCE_API", default_value = "unix:/run/dryfence/agent.sock", value_name = "ADDR")]
+    pub api: Address,
+    /// What is logged, as `info` or `dryfence::capture=debug,info`
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Log as JSON lines instead of text
+    #[arg(long, env = "DRYFENCE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+impl JudgingArgs {
+    /// What the auditor is told.
+    pub fn settings(&self, node: Option<&str>) -> auditor::Settings {
+        auditor::Settings {
+            node: node.map(Arc::from),
+            dialect: self.dialect,
+            scenarios: vec![Scenario::Enforced, self.default_deny.scenario()],
+            most_edges: self.most_edges,
+        }
+    }
+
+    /// How long an edge is kept after it was last seen.
+    pub const fn keep(&self) -> Duration {
+        Duration::from_secs(self.keep_hours * 3600)
+    }
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// One sentence of what kept it from starting, or ended it.
+pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    start_log(&args.serving)?;
+    // Two workers: one may judge a large ledger again while the other reads, answers and serves.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(app::run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(serving: &ServingArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&serving.log)
+        .with_context(|| format!("--log \"{}\" is not a filter", serving.log))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = if serving.log_json { subscriber.json().try_init() } else { subscriber.try_init() };
+    // Only one subscriber can be: a second start in one process is a fault of ours.
+    started.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
+}

@@ -1,0 +1,172 @@
+//! Real traffic, blocking, to be run inside a namespace.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves TCP on `address` until the process ends: answers 100 bytes with 200.
+pub(crate) fn serve_tcp(address: SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 100];
+            if stream.read_exact(&mut request).is_ok() {
+                drop(stream.write_all(&[1; 200]));
+            }
+        }
+    });
+}
+
+/// Echoes every datagram.
+pub(crate) fn serve_udp(address: SocketAddr) {
+    let socket = UdpSocket::bind(address).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            drop(socket.send_to(&buffer[..length], from));
+        }
+    });
+}
+
+/// Connects, asks, takes the answer, closes.
+pub(crate) fn ask_tcp(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.write_all(&[0; 100])?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    assert_eq!(answer.len(), 200);
+    Ok(())
+}
+
+/// Sends `count` datagrams of 100 bytes from one socket, each after the echo of the one before.
+pub(crate) fn ask_udp(address: SocketAddr, count: u32) {
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..count {
+        socket.send_to(&[7; 100], address).unwrap();
+        let mut buffer = [0; 200];
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 100);
+    }
+}
+
+/// Sends `count` echo requests and waits for each answer.
+pub(crate) fn ping(address: IpAddr, count: u16) {
+    let (domain, protocol) = match address {
+        IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP),
+        IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6),
+    };
+    // SAFETY: plain calls; the result is checked.
+    let socket = unsafe {
+        let fd = libc::socket(domain, libc::SOCK_RAW, protocol);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    // Datagram calls do not care which protocol the descriptor speaks.
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer_type = if address.is_ipv4() { 0 } else { 129 };
+    for sequence in 0..count {
+        let request_type = if address.is_ipv4() { 8 } else { 128 };
+        let [high, low] = sequence.to_be_bytes();
+        let mut message = [request_type, 0, 0, 0, 0x12, 0x34, high, low];
+        // The kernel sums ICMPv6 itself.
+        let sum = checksum(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+        send(&socket, &message, address);
+        loop {
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            let icmp = if address.is_ipv4() { &buffer[20..length] } else { &buffer[..length] };
+            if icmp[0] == answer_type && icmp[6..8] == [high, low] {
+                break;
+            }
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, message: &[u8], address: IpAddr) {
+    // Raw IPv6 sockets want port 0; so do no harm with IPv4.
+    let sent = socket.send_to(message, SocketAddr::new(address, 0));
+    assert_eq!(sent.unwrap(), message.len(), "on {}", socket.as_raw_fd());
+}
+
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum: u32 = words.sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Sends `count` datagrams from each of `sockets` sockets at once, unanswered.
+pub(crate) fn hammer(address: SocketAddr, sockets: usize, count: u64) {
+    thread::scope(|scope| {
+        for _ in 0..sockets {
+            scope.spawn(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                for _ in 0..count {
+                    socket.send_to(&[7; 20], address).unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// Packets that the pod's interface could not hand over, by /proc/net/dev.
+pub(crate) fn dropped(interface_prefix: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with(interface_prefix)).unwrap();
+    let (_, numbers) = line.split_once(':').unwrap();
+    numbers.split_whitespace().nth(11).unwrap().parse().unwrap()
+}
+
+/// Sends a whole frame from an interface as it is. With `linear`, only that many of its bytes lie in the linear
+/// part of the socket buffer: the packet must then be longer than a page (`packet_alloc_skb`).
+pub(crate) fn send_frame(interface: &str, frame: &[u8], linear: Option<u16>) {
+    let index = nix::net::if_::if_nametoindex(interface).unwrap();
+    // SAFETY: plain calls on live data; the results are checked.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(fd);
+        let mut bytes = Vec::new();
+        if let Some(linear) = linear {
+            let on: libc::c_int = 1;
+            let set = libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as u32,
+            );
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+            // `struct virtio_net_hdr`: only the length of the headers is set.
+            bytes.extend([0, 0]);
+            bytes.extend(linear.to_le_bytes());
+            bytes.extend([0; 6]);
+        }
+        bytes.extend(frame);
+        let mut to: libc::sockaddr_ll = std::mem::zeroed();
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = i32::try_from(index).unwrap();
+        let sent = libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        );
+        assert_eq!(usize::try_from(sent), Ok(bytes.len()), "{}", io::Error::last_os_error());
+    }
+}
+
+/// `include/uapi/linux/if_packet.h`.
+const PACKET_VNET_HDR: libc::c_int = 15;

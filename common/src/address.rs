@@ -1,0 +1,45 @@
+//! Addresses as the kernel side keys them: 16 bytes, IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address in network byte order; IPv4 is mapped into IPv6.
+pub type Address = [u8; 16];
+
+/// The first 12 bytes of a mapped IPv4 address.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// Maps an IPv4 address.
+#[inline(always)]
+pub const fn mapped(octets: [u8; 4]) -> Address {
+    let [a, b, c, d] = octets;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// From the standard library's type.
+pub const fn from_ip(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// To the standard library's type: a mapped address is IPv4 again.
+pub fn to_ip(address: Address) -> IpAddr {
+    match address {
+        [head @ .., a, b, c, d] if head == MAPPED => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        other => IpAddr::V6(Ipv6Addr::from(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_come_back_as_they_went() {
+        for text in ["192.0.2.7", "0.0.0.0", "2001:db8::7", "::", "::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(to_ip(from_ip(address)), address);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the kernel side counts beside edges: losses, lateness, and packets that nobody judges.
+
+/// One slot of the per-CPU counter array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// The packet ends inside a header that we must read.
+    Truncated,
+    /// A header contradicts itself: version, header length, total length.
+    Malformed,
+    /// More IPv6 extension headers or VLAN tags than we follow.
+    ChainTooLong,
+    /// A later fragment: it has no ports, so no edge can be named.
+    LaterFragment,
+    /// The edge map had no room for a new edge: packets.
+    EdgeMapFull,
+    /// The same, packets that would have opened a connection: at most so many edges were lost.
+    EdgeMapFullOpening,
+    /// The kernel refused the insert for another reason: packets.
+    EdgeInsertFailed,
+    /// The same, packets that would have opened a connection.
+    EdgeInsertFailedOpening,
+    /// A packet of a connection whose opening we did not see.
+    Orphan,
+    /// A reply or an error whose request we did not see.
+    OrphanReply,
+    /// The ring buffer was full: the edge is in the map and will be read later. Late, not lost.
+    Late,
+    /// Not IP: ARP, LLDP …
+    NotIp,
+    /// To or from a group: multicast, broadcast.
+    Group,
+    /// ICMPv6 neighbour discovery (RFC 4861).
+    NeighbourDiscovery,
+    /// ICMPv6 multicast listener discovery (RFC 2710, RFC 3810).
+    ListenerDiscovery,
+    /// DHCP and DHCPv6.
+    Dhcp,
+    /// An IP protocol that is none of TCP, UDP, SCTP, ICMP, ICMPv6.
+    OtherProtocol,
+    /// ICMP that is neither an echo nor an unreachable: policies do not speak of it.
+    OtherIcmp,
+}
+
+/// Whether a counter says that something was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Packets were not accounted to an edge.
+    LostPackets,
+    /// Packets that would have made an edge: an upper bound for lost edges. Belongs to the counter before it.
+    LostEdges,
+    /// Nothing was lost: the agent learns of it later.
+    Late,
+    /// Nothing was lost: nobody judges such packets.
+    NotJudged,
+}
+
+impl Counter {
+    /// How many counters there are: the size of the array.
+    pub const COUNT: u32 = Self::OtherIcmp as u32 + 1;
+
+    /// Every counter, in the order of the array.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::Truncated,
+        Self::Malformed,
+        Self::ChainTooLong,
+        Self::LaterFragment,
+        Self::EdgeMapFull,
+        Self::EdgeMapFullOpening,
+        Self::EdgeInsertFailed,
+        Self::EdgeInsertFailedOpening,
+        Self::Orphan,
+        Self::OrphanReply,
+        Self::Late,
+        Self::NotIp,
+        Self::Group,
+        Self::NeighbourDiscovery,
+        Self::ListenerDiscovery,
+        Self::Dhcp,
+        Self::OtherProtocol,
+        Self::OtherIcmp,
+    ];
+
+    /// The slot in the array.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+
+    /// Where it happened, as the label `stage` says it.
+    pub const fn stage(self) -> &'static str {
+        match self {
+            Self::Truncated | Self::Malformed | Self::ChainTooLong | Self::LaterFragment => "parse",
+            Self::EdgeMapFull
+            | Self::EdgeMapFullOpening
+            | Self::EdgeInsertFailed
+            | Self::EdgeInsertFailedOpening => "edge-map",
+            Self::Orphan | Self::OrphanReply => "orphan",
+            Self::Late => "ring",
+            Self::NotIp
+            | Self::Group
+            | Self::NeighbourDiscovery
+            | Self::ListenerDiscovery
+            | Self::Dhcp
+            | Self::OtherProtocol
+            | Self::OtherIcmp => "not-judged",
+        }
+    }
+
+    /// Why, as the label `reason` says it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::ChainTooLong => "chain-too-long",
+            Self::LaterFragment => "later-fragment",
+            Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::Late => "full",
+            Self::EdgeInsertFailed | Self::EdgeInsertFailedOpening => "insert-failed",
+            Self::Orphan => "opening-not-seen",
+            Self::OrphanReply => "request-not-seen",
+            Self::NotIp => "not-ip",
+            Self::Group => "multicast-or-broadcast",
+            Self::NeighbourDiscovery => "neighbour-discovery",
+            Self::ListenerDiscovery => "listener-discovery",
+            Self::Dhcp => "dhcp",
+            Self::OtherProtocol => "other-protocol",
+            Self::OtherIcmp => "other-icmp",
+        }
+    }
+
+    /// What it says about completeness.
+    pub const fn meaning(self) -> Meaning {
+        match self {
+            Self::Truncated
+            | Self::Malformed
+            | Self::ChainTooLong
+            | Self::LaterFragment
+            | Self::EdgeMapFull
+            | Self::EdgeInsertFailed
+            | Self::Orphan
+            | Self::OrphanReply => Meaning::LostPackets,
+            Self::EdgeMapFullOpening | Self::EdgeInsertFailedOpening => Meaning::LostEdges,
+            Self::Late => Meaning::Late,
+            Self::NotIp
+            | Self::Group
+            | Self::NeighbourDiscovery
+            | Self::ListenerDiscovery
+            | Self::Dhcp
+            | Self::OtherProtocol
+            | Self::OtherIcmp => Meaning::NotJudged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_in_the_order_of_the_array() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(counter.index() as usize, index, "{counter:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_edges_counter_follows_the_packets_counter_of_its_reason() {
+        for pair in Counter::ALL.windows(2) {
+            if let [before, counter] = pair
+                && counter.meaning() == Meaning::LostEdges
+            {
+                assert_eq!((before.stage(), before.reason()), (counter.stage(), counter.reason()));
+                assert_eq!(before.meaning(), Meaning::LostPackets);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The packet parser, generic over where the bytes come from: a slice in tests, the socket buffer in the kernel.
+//!
+//! It reads what an edge needs and nothing else: addresses, ports, and which step of opening a connection the
+//! packet is. It never guesses: a packet that ends too early, contradicts itself or hides its ports is an `Err`
+//! with the counter that it belongs to.
+
+mod link;
+mod network;
+mod quoted;
+mod transport;
+
+use crate::address::Address;
+use crate::counter::Counter;
+
+/// TCP's number among IP protocols.
+pub const TCP: u8 = 6;
+/// UDP's number among IP protocols.
+pub const UDP: u8 = 17;
+/// SCTP's number among IP protocols.
+pub const SCTP: u8 = 132;
+/// ICMP's number among IP protocols.
+pub const ICMP: u8 = 1;
+/// ICMPv6's number among IP protocols.
+pub const ICMPV6: u8 = 58;
+
+/// Where the bytes of a packet come from.
+pub trait Bytes {
+    /// How many bytes the packet has, also those that cannot be read cheaply.
+    fn length(&self) -> usize;
+
+    /// `N` bytes at `offset`; `None` where the packet ends before.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The same for headers that few packets have: may be slow, must be small.
+    fn read_rare<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.read(offset)
+    }
+}
+
+impl Bytes for [u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// What a packet begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header, as on a veth.
+    Ethernet,
+    /// An IP header, as on a device without link layer.
+    Ip,
+}
+
+/// Which step of a connection's life a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Its sender opens a connection: TCP SYN, SCTP INIT.
+    Open,
+    /// Its sender accepts one: SYN-ACK, INIT-ACK.
+    Accept,
+    /// Its sender refuses one: RST+ACK with sequence 0, which answers only a SYN (RFC 9293, 3.10.7.1).
+    Refuse,
+    /// It ends a connection, and refuses it if that was the last attempt: other RST+ACK, SCTP ABORT.
+    Abort,
+    /// Anything later: the packet does not say who opened the connection.
+    Continue,
+    /// UDP: has no steps.
+    Datagram,
+    /// ICMP: its sender asks.
+    Request,
+    /// ICMP: its sender answers.
+    Reply,
+    /// ICMP unreachable: everything else in the packet is that of the *quoted* packet.
+    Unreachable,
+}
+
+/// What an edge needs of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    /// For ICMP, the request's type × 256 + code stands in both ports.
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub step: Step,
+    /// The VLAN id of the outermost tag in the bytes; 0 is untagged. At TC the kernel has mostly moved that tag
+    /// out of the bytes.
+    pub vlan: u16,
+    /// The number that all packets of one attempt share: TCP's initial sequence number as far as this packet can
+    /// tell it, SCTP's initiate tag. 0 where there is none.
+    pub number: u32,
+    /// L3 bytes, without padding of the link layer.
+    pub length: u32,
+    /// How many of them are headers, up to and with the transport's: GSO repeats them in every segment.
+    pub headers: u32,
+}
+
+/// Reads a packet.
+///
+/// # Errors
+///
+/// The counter that the packet belongs to where it makes no edge: it is broken, or nobody judges its kind.
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter> {
+    let frame = match link {
+        Link::Ethernet => link::ethernet(bytes)?,
+        Link::Ip => link::bare(bytes)?,
+    };
+    let datagram = match frame.ethertype {
+        link::IPV4 => network::ipv4(bytes, frame.payload)?,
+        link::IPV6 => network::ipv6(bytes, frame.payload)?,
+        _ => return Err(Counter::NotIp),
+    };
+    if frame.to_group || datagram.to_group {
+        return Err(Counter::Group);
+    }
+    if datagram.later_fragment {
+        return Err(Counter::LaterFragment);
+    }
+    let segment = match datagram.protocol {
+        TCP => transport::tcp(bytes, datagram.payload)?,
+        UDP => transport::udp(bytes, datagram.payload)?,
+        SCTP => transport::sctp(bytes, datagram.payload)?,
+        ICMP => transport::icmp(bytes, datagram.payload)?,
+        ICMPV6 => transport::icmpv6(bytes, datagram.payload)?,
+        _ => return Err(Counter::OtherProtocol),
+    };
+    if segment.step == Step::Unreachable {
+        return quoted::packet(bytes, &datagram, frame.vlan);
+    }
+    Ok(Packet {
+        source: datagram.source,
+        destination: datagram.destination,
+        source_port: segment.source_port,
+        destination_port: segment.destination_port,
+        protocol: datagram.protocol,
+        step: segment.step,
+        vlan: frame.vlan,
+        number: segment.number,
+        length: datagram.length,
+        headers: (datagram.payload - frame.payload) as u32 + segment.header,
+    })
+}
+
+#[inline(always)]
+const fn be16(high: u8, low: u8) -> u16 {
+    u16::from_be_bytes([high, low])
+}
+
+#[cfg(test)]
+mod tests;

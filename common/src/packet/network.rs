@@ -1,0 +1,124 @@
+//! IPv4 and IPv6 headers, with options and extension headers.
+
+use super::{Bytes, be16};
+use crate::address::{Address, mapped};
+use crate::counter::Counter;
+
+/// Extension headers that may follow each other. RFC 8200 lists 7 in its recommended order, one of them twice.
+const MOST_EXTENSIONS: usize = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// What the network header says.
+pub(super) struct Datagram {
+    pub(super) source: Address,
+    pub(super) destination: Address,
+    pub(super) protocol: u8,
+    /// Where the transport header begins; meaningless in a later fragment.
+    pub(super) payload: usize,
+    /// L3 bytes.
+    pub(super) length: u32,
+    pub(super) to_group: bool,
+    pub(super) later_fragment: bool,
+}
+
+#[inline(always)]
+pub(super) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, Counter> {
+    let header: [u8; 20] = bytes.read(at).ok_or(Counter::Truncated)?;
+    let header_length = usize::from(header[0] & 0xf) * 4;
+    let total = be16(header[2], header[3]);
+    if header[0] >> 4 != 4 || header_length < 20 || (total != 0 && usize::from(total) < header_length) {
+        return Err(Counter::Malformed);
+    }
+    let destination = [header[16], header[17], header[18], header[19]];
+    Ok(Datagram {
+        source: mapped([header[12], header[13], header[14], header[15]]),
+        destination: mapped(destination),
+        protocol: header[9],
+        payload: at + header_length,
+        length: length_of(u32::from(total), bytes.length(), at),
+        // 224.0.0.0/4 and the limited broadcast; a subnet's broadcast shows in the Ethernet destination.
+        to_group: destination[0] >> 4 == 0xe || destination == [0xff; 4],
+        later_fragment: be16(header[6], header[7]) & 0x1fff != 0,
+    })
+}
+
+#[inline(always)]
+pub(super) fn ipv6<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, Counter> {
+    let header: [u8; 40] = bytes.read(at).ok_or(Counter::Truncated)?;
+    if header[0] >> 4 != 6 {
+        return Err(Counter::Malformed);
+    }
+    let [_, _, _, _, high, low, next, _, addresses @ ..] = header;
+    let (source, destination) = halves(addresses);
+    let payload_length = be16(high, low);
+    // 0 is a jumbogram, or GSO beyond 64 KiB.
+    let total = if payload_length == 0 { 0 } else { u32::from(payload_length) + 40 };
+    let mut datagram = Datagram {
+        source,
+        destination,
+        protocol: next,
+        payload: at + 40,
+        length: length_of(total, bytes.length(), at),
+        to_group: destination[0] == 0xff,
+        later_fragment: false,
+    };
+    if is_extension(next) && !datagram.to_group {
+        extensions(bytes, &mut datagram)?;
+    }
+    Ok(datagram)
+}
+
+/// Follows extension headers to the transport header or to a fragment header that says there is none.
+#[inline(always)]
+fn extensions<B: Bytes + ?Sized>(bytes: &B, datagram: &mut Datagram) -> Result<(), Counter> {
+    for _ in 0..MOST_EXTENSIONS {
+        if !is_extension(datagram.protocol) {
+            return Ok(());
+        }
+        let header: [u8; 4] = bytes.read_rare(datagram.payload).ok_or(Counter::Truncated)?;
+        let length = match datagram.protocol {
+            FRAGMENT => {
+                if be16(header[2], header[3]) & 0xfff8 != 0 {
+                    datagram.later_fragment = true;
+                    return Ok(());
+                }
+                8
+            }
+            // In units of 4 bytes, less 2 (RFC 4302, 2.2).
+            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
+            // In units of 8 bytes, less 1 (RFC 8200, 4.3).
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        datagram.protocol = header[0];
+        datagram.payload += length;
+    }
+    if is_extension(datagram.protocol) { Err(Counter::ChainTooLong) } else { Ok(()) }
+}
+
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+}
+
+/// The length that the header claims, as far as the packet can have it: the link layer pads, captures cut, and
+/// 0 stands for more than 16 bits can say.
+#[inline(always)]
+fn length_of(claimed: u32, packet: usize, at: usize) -> u32 {
+    let available = packet.saturating_sub(at) as u32;
+    if claimed == 0 || claimed > available { available } else { claimed }
+}
+
+#[inline(always)]
+fn halves(both: [u8; 32]) -> (Address, Address) {
+    let mut first = [0; 16];
+    let mut second = [0; 16];
+    let (head, tail) = both.split_at(16);
+    first.copy_from_slice(head);
+    second.copy_from_slice(tail);
+    (first, second)
+}

@@ -1,0 +1,32 @@
+//! Settings that the agent writes into the programs' read-only data before it loads them, so that the verifier
+//! removes what is switched off.
+
+/// The name of the read-only variable that holds [`Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+
+/// What the programs do, fixed at load.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long after the last packet of a one-sided UDP or ICMP exchange a packet the other way is its answer,
+    /// in nanoseconds. Linux: `nf_conntrack_udp_timeout`, 30 s.
+    pub datagram_timeout: u64,
+    /// The same once both sides spoke. Linux: `nf_conntrack_udp_timeout_stream`, 120 s.
+    pub datagram_stream_timeout: u64,
+    /// 1: the kernel has `bpf_ktime_get_coarse_ns` (Linux 5.11, commit d05512618056).
+    pub coarse_clock: u32,
+    /// 1: log rare events through aya-log.
+    pub diagnostics: u32,
+}
+
+impl Settings {
+    /// What a kernel of 5.10 can run, and quietly.
+    pub const DEFAULT: Self = Self {
+        datagram_timeout: 30_000_000_000,
+        datagram_stream_timeout: 120_000_000_000,
+        coarse_clock: 0,
+        diagnostics: 0,
+    };
+}
+
+const _: () = assert!(size_of::<Settings>() == 24 && align_of::<Settings>() == 8);

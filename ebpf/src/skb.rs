@@ -1,0 +1,83 @@
+//! A socket buffer as the parser reads it.
+
+use core::arch::asm;
+use core::ptr;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::TcContext;
+use dryfence_common::packet::Bytes;
+
+/// The bytes of a packet: the linear part directly, the rest by a helper. Never `bpf_skb_pull_data`, which
+/// would change the packet.
+pub(crate) struct Skb<'a> {
+    ctx: &'a TcContext,
+    data: usize,
+    end: usize,
+}
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx, data: ctx.data(), end: ctx.data_end() }
+    }
+}
+
+/// The most that one read asks for: an IPv6 header.
+const MOST: usize = 40;
+
+/// Where bytes outside the linear part are copied to. Not the stack: the verifier wants aligned access there.
+#[map]
+static SCRATCH: PerCpuArray<[u8; MOST]> = PerCpuArray::with_max_entries(1, 0);
+
+impl Skb<'_> {
+    /// Copies `N` bytes from anywhere in the packet to the scratch memory.
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: usize) -> Option<usize> {
+        const { assert!(N <= MOST) };
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: the scratch memory is this CPU's and has room; nothing of ours interrupts us here. The helper
+        // writes exactly N bytes, or fails: also where the packet ends before.
+        let result =
+            unsafe { bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, scratch.cast(), N as u32) };
+        if result == 0 { Some(scratch as usize) } else { None }
+    }
+}
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut start: usize;
+        // The verifier ties the check to the register that is then read through. Opaque to the compiler, so
+        // that it does not compute the two addresses apart.
+        // SAFETY: moves one register into another. (An empty text would do, but the kernel refuses the two lines
+        // of debug information that it leaves on one instruction.)
+        unsafe {
+            asm!(
+                "{0} = {1}",
+                lateout(reg) start,
+                in(reg) self.data + offset,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        if start + N > self.end {
+            start = self.copy::<N>(offset)?;
+        }
+        // SAFETY: the bytes lie within the linear part, as just checked, or in the scratch memory.
+        Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn read_rare<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.copy::<N>(offset)?;
+        // SAFETY: the scratch memory was just written.
+        Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+    }
+}

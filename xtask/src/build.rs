@@ -1,0 +1,58 @@
+//! `cargo xtask build`: the agent with its eBPF programs inside.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{say, tools};
+
+/// Builds the agent, and first installs what that needs
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Optimised, as it is deployed
+    #[arg(long)]
+    release: bool,
+}
+
+impl Build {
+    /// Builds, and says where the binary is.
+    ///
+    /// # Errors
+    /// Where a tool cannot be installed or the build fails.
+    pub fn run(&self) -> Result<()> {
+        let binary = agent(self.release)?;
+        say!("built {}", binary.display());
+        Ok(())
+    }
+}
+
+/// Builds the agent and returns where its binary is. Cargo's own output goes to stderr.
+///
+/// # Errors
+/// Where a tool cannot be installed, cargo cannot be run or the build fails.
+pub fn agent(release: bool) -> Result<PathBuf> {
+    tools::ensure_for_build()?;
+    let mut cargo = tools::cargo()?;
+    cargo.args(["build", "--package", "dryfence", "--bin", "dryfence"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    if release {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
+    if !output.status.success() {
+        bail!("building the agent failed");
+    }
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    messages
+        .filter_map(Result::ok)
+        .filter(|message| message["target"]["name"] == "dryfence")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo built the agent but names no executable")
+}
+
+/// Where cargo puts what it builds.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| tools::root().join("target"), PathBuf::from)
+}

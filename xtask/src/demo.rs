@@ -1,0 +1,297 @@
+//! `cargo xtask demo`: a small cluster of network namespaces, real connections in it, and what a real agent says.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use futures::future::try_join_all;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub mod agent;
+pub mod cluster;
+pub mod dns;
+pub mod enter;
+pub mod expect;
+pub mod namespace;
+pub mod network;
+pub mod plan;
+pub mod pod;
+pub mod privilege;
+pub mod process;
+pub mod progress;
+
+use agent::{Agent, EdgeList};
+use cluster::Cluster;
+use network::Network;
+use plan::{End, FLOWS, Fate, Flow, Transport};
+use pod::{Order, Outcome};
+use process::{PodProcess, until};
+use progress::Progress;
+
+/// How long the agent may take to read what happened.
+const READ_WITHIN: Duration = Duration::from_secs(20);
+/// A refusal or an answer takes microseconds here; this is for slow machines.
+const PATIENCE_MS: u64 = 3000;
+/// Past the first retransmit of a SYN (1 s, RFC 6298), so that a retransmit is seen not to count.
+const SILENCE_MS: u64 = 1500;
+
+/// What the demo is started with.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print the judged edges as JSON lines on standard output, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Keep the network namespaces under /run/netns when the demo ends
+    #[arg(long)]
+    keep: bool,
+    /// The agent's binary, already built
+    #[arg(long, hide = true)]
+    agent: Option<PathBuf>,
+}
+
+/// Runs the demo to its end, or until it is interrupted.
+///
+/// # Errors
+/// Where the machine lacks something, a part of the demo fails, or the agent's verdicts or counts are not the
+/// planned ones.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    privilege::check_kernel()?;
+    let agent = match &arguments.agent {
+        Some(agent) => agent.clone(),
+        None => crate::build::agent(false)?,
+    };
+    if !privilege::is_root() {
+        let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
+        again.extend(arguments.json.then_some(OsStr::new("--json")));
+        again.extend(arguments.keep.then_some(OsStr::new("--keep")));
+        return Err(privilege::become_root(&again));
+    }
+    // On this thread alone: the kernel ends our processes with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            code = interrupted() => Ok(ExitCode::from(code?)),
+            done = perform(arguments, &agent) => done.map(|()| ExitCode::SUCCESS),
+        }
+    })
+}
+
+/// Waits for a signal that asks us to end; returns the exit code that shells give for it.
+async fn interrupted() -> Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(128
+        + tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+            _ = hang_up.recv() => 1,
+        })
+}
+
+async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
+    let manifests = Cluster::manifests();
+    let cluster = Cluster::read(&manifests)?;
+    let progress = Progress::new(6, arguments.json);
+    progress.step(format!("making {} pods and the network between them", cluster.pods.len()));
+    let network = Network::create(&cluster)?;
+    let done = play(arguments, agent, &manifests, &cluster, &network, progress).await;
+    if arguments.keep {
+        let kept = network.keep()?;
+        let mut errors = anstream::stderr().lock();
+        writeln!(
+            errors,
+            "kept {} network namespaces; list them: ls /run/netns; enter one: sudo nsenter --net={} sh; remove them: \
+             for n in /run/netns/{}*; do sudo umount $n; sudo rm $n; done",
+            kept.len(),
+            kept.first().map(|path| path.display().to_string()).unwrap_or_default(),
+            namespace::PREFIX,
+        )?;
+    }
+    done
+}
+
+/// Starts the processes, has them talk, and shows what the agent makes of it.
+async fn play(
+    arguments: &Arguments,
+    binary: &Path,
+    manifests: &Path,
+    cluster: &Cluster,
+    network: &Network,
+    progress: Progress,
+) -> Result<()> {
+    progress.step("starting a process in every pod");
+    let mut actors = start_actors(cluster, network).await?;
+
+    progress.step("starting the agent on the node");
+    let folder =
+        tempfile::Builder::new().prefix("dryfence-demo-").tempdir().context("cannot make a folder")?;
+    let mut agent = Agent::start(binary, &network.node, manifests, &cluster.node, folder.path())?;
+    agent.ready(&network.node).await?;
+
+    let connections: u32 = expect::flows(network.ipv6()).map(|flow| flow.count).sum();
+    progress.step(format!("opening {connections} connections"));
+    talk(&mut actors, cluster, network.ipv6()).await?;
+
+    progress.step("waiting for the agent to read them");
+    let list = settled(&mut agent, cluster, network.ipv6()).await?;
+
+    progress.step("asking the agent for its verdicts");
+    let problems = problems(&list, cluster, network.ipv6())?;
+    drop(progress);
+    if arguments.json {
+        print_lines(&list)?;
+    } else {
+        agent.report().await?;
+        print_next(cluster, network.ipv6(), connections)?;
+    }
+    agent.stop().await?;
+    for (_, actor) in actors {
+        actor.stop().await?;
+    }
+    match problems.as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] => {
+            bail!("{} things are not as the demo planned: {}", problems.len(), join(first, rest))
+        }
+    }
+}
+
+fn join(first: &str, rest: &[String]) -> String {
+    // One is enough to see what is wrong; ten, to see whether it is the same everywhere.
+    let mut text = first.to_owned();
+    for problem in rest.iter().take(9) {
+        text.push_str("\n  ");
+        text.push_str(problem);
+    }
+    text
+}
+
+/// A process for every end that opens or accepts connections, once all of them listen.
+async fn start_actors(cluster: &Cluster, network: &Network) -> Result<Vec<(End, PodProcess)>> {
+    let mut actors = vec![
+        (End::Node, PodProcess::start("node", &network.node, &[], &[])?),
+        (
+            OUTSIDE,
+            PodProcess::start(
+                "outside",
+                &network.outside,
+                &["TCP:443".to_owned(), "TCP:80".to_owned(), "UDP:53".to_owned()],
+                &[format!("{OUTSIDE_NAME}={}", network::OUTSIDE_HOST)],
+            )?,
+        ),
+    ];
+    let records: Vec<_> = cluster.records.iter().map(|(name, address)| format!("{name}={address}")).collect();
+    let ends = FLOWS.iter().flat_map(|flow| [flow.from, flow.to]);
+    for (pod, namespace) in cluster.pods.iter().zip(&network.pods) {
+        let listen: Vec<_> = pod.ports.iter().map(|(protocol, port)| format!("{protocol}:{port}")).collect();
+        let records = if listen.iter().any(|port| port == "UDP:53") { records.as_slice() } else { &[] };
+        let end = ends.clone().find(|end| end.pod(cluster) == Some(pod));
+        let end = end.with_context(|| format!("no flow has pod {}/{}", pod.namespace, pod.name))?;
+        actors.push((end, PodProcess::start(namespace.name(), namespace, &listen, records)?));
+    }
+    for (_, actor) in &mut actors {
+        actor.ready().await?;
+    }
+    Ok(actors)
+}
+
+/// The process outside the cluster, whatever address of it a flow names.
+const OUTSIDE: End = End::Outside(network::OUTSIDE_HOST, Some(network::OUTSIDE_HOST_V6));
+/// A name that the outside's DNS knows.
+const OUTSIDE_NAME: &str = "api.example.com";
+
+/// Carries out all flows: those of one initiator one after the other, all initiators at once.
+async fn talk(actors: &mut [(End, PodProcess)], cluster: &Cluster, ipv6: bool) -> Result<()> {
+    let turns = actors.iter_mut().map(async |(end, actor)| {
+        for flow in expect::flows(ipv6).filter(|flow| flow.from == *end) {
+            let outcome = actor.obey(&order(flow, cluster)?).await?;
+            if outcome != expected(flow) {
+                bail!("{flow}: of {} attempts, {outcome:?} instead of {:?}", flow.count, flow.fate);
+            }
+        }
+        Ok(())
+    });
+    try_join_all(turns).await.map(drop)
+}
+
+fn order(flow: &Flow, cluster: &Cluster) -> Result<Order> {
+    let address = flow.to.address(cluster, flow.ipv6).with_context(|| format!("{flow}: no address"))?;
+    let name = match flow.to {
+        End::Outside(..) => OUTSIDE_NAME,
+        End::Pod(..) | End::Node => "postgresql.data-layer.svc.cluster.local",
+    };
+    Ok(Order {
+        to: (address, flow.port).into(),
+        udp: flow.transport == Transport::Udp,
+        count: flow.count,
+        patience_ms: if flow.fate == Fate::Unanswered { SILENCE_MS } else { PATIENCE_MS },
+        ask: (flow.port == 53).then(|| name.to_owned()),
+    })
+}
+
+fn expected(flow: &Flow) -> Outcome {
+    let mut outcome = Outcome::default();
+    match flow.fate {
+        Fate::Answered => outcome.answered = flow.count,
+        Fate::Refused => outcome.refused = flow.count,
+        Fate::Unanswered => outcome.unanswered = flow.count,
+    }
+    outcome
+}
+
+/// Waits until the agent shows everything that was sent and nothing moves any more, or it is clear that it will
+/// not; returns what it shows then.
+async fn settled(agent: &mut Agent, cluster: &Cluster, ipv6: bool) -> Result<EdgeList> {
+    let mut last: Option<(u64, EdgeList)> = None;
+    until(READ_WITHIN, async || {
+        let list = agent.edges()?;
+        let edges = expect::read(&list.edges).context("an edge of the agent's cannot be read")?;
+        let total = edges.iter().map(|edge| edge.attempts).sum();
+        let still = last.as_ref().is_some_and(|(before, _)| *before == total);
+        last = Some((total, list));
+        Ok(still && expect::missing(cluster, &edges, ipv6).is_empty())
+    })
+    .await?;
+    last.map(|(_, list)| list).context("the agent was never asked")
+}
+
+fn problems(list: &EdgeList, cluster: &Cluster, ipv6: bool) -> Result<Vec<String>> {
+    let edges = expect::read(&list.edges).context("an edge of the agent's cannot be read")?;
+    let mut problems = expect::differences(cluster, &edges, ipv6);
+    problems.extend(list.window.losses.iter().map(|loss| format!("the agent lost something: {loss}")));
+    problems.extend(list.window.unobserved.iter().map(|pod| format!("the agent does not see pod {pod}")));
+    Ok(problems)
+}
+
+fn print_lines(list: &EdgeList) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    for edge in &list.edges {
+        serde_json::to_writer(&mut output, edge)?;
+        writeln!(output)?;
+    }
+    output.flush().context("cannot write to standard output")
+}
+
+/// Where the demo looked, and what to do next.
+fn print_next(cluster: &Cluster, ipv6: bool, connections: u32) -> Result<()> {
+    let manifests = Cluster::manifests();
+    let workspace = crate::tools::root();
+    let folder = manifests.strip_prefix(workspace).unwrap_or(&manifests).display();
+    let api = cluster.pod("myapp-staging", "myapp-api").map_or("", |pod| &pod.name);
+    let mut output = anstream::stdout().lock();
+    let bold = anstyle::Style::new().bold();
+    writeln!(
+        output,
+        "\nLooked at {connections} attempts in {} flows between {} pods, judged by the policies in {folder}. Ask why: \
+         {bold}cargo run -q -p dryfence -- explain --manifests {folder} --from myapp-staging/{api} --to \
+         data-layer/qdrant-0 --port 6333{bold:#}",
+        expect::flows(ipv6).count(),
+        cluster.pods.len(),
+    )?;
+    output.flush().context("cannot write to standard output")
+}

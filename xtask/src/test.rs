@@ -1,0 +1,28 @@
+//! `cargo xtask test`: every test, those that need root included.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{build, tools};
+
+/// Runs every test, in network namespaces too; asks for root where a test needs it
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+impl Test {
+    pub fn run(&self) -> Result<()> {
+        // The end-to-end test runs the agent's binary: build it once, before the tests look for it.
+        let agent = build::agent(false)?;
+        let mut cargo = tools::cargo()?;
+        cargo.args(["test", "--workspace", "--exclude", "dryfence-ebpf"]);
+        cargo.env("DRYFENCE_BIN", agent);
+        tools::as_root(&mut cargo, "the tests load eBPF programs and make network namespaces");
+        if let Some(filter) = &self.filter {
+            cargo.arg(filter);
+        }
+        tools::run(&mut cargo, "tests failed")
+    }
+}

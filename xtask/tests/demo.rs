@@ -1,0 +1,197 @@
+//! The demo end to end: real packets between real network namespaces, judged by a real agent.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail this way")]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xtask::demo::cluster::Cluster;
+use xtask::demo::namespace::PREFIX;
+use xtask::demo::{expect, network};
+
+/// Found in the environment of every process that a test's demo leaves behind.
+const MARK: &str = "XTASK_DEMO_TEST";
+
+/// One demo at a time: two would halve each other's speed on a small machine, and one test looks at mounts that
+/// another makes.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Whether tests that need root can run; if not, says so, and fails where CI is set.
+fn privileged(test: &str) -> Option<MutexGuard<'static, ()>> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    assert!(std::env::var_os("CI").is_none(), "{test} needs root, and with CI set it may not be skipped");
+    // Not by `eprintln!`, which the test harness keeps to itself. Nobody is left to tell if stderr is closed.
+    std::io::stderr().write_all(format!("skipped: {test} needs root\n").as_bytes()).ok();
+    None
+}
+
+/// A demo in a folder of its own, marked so that its processes can be found.
+struct Run {
+    mark: String,
+    folder: tempfile::TempDir,
+}
+
+impl Run {
+    fn new(name: &str) -> Self {
+        Self { mark: format!("{name}-{}", std::process::id()), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.arg("demo").args(arguments);
+        // `cargo xtask test` has built the agent already, and as the user where the tests run as root.
+        if let Some(agent) = std::env::var_os("DRYFENCE_BIN").filter(|_| !arguments.contains(&"--agent")) {
+            command.arg("--agent").arg(agent);
+        }
+        command.env(MARK, &self.mark).env("TMPDIR", self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn to_its_end(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Processes of this demo that are alive.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("{MARK}={}", self.mark);
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter(|entry| {
+                let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            })
+            .map(|entry| {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).replace('\0', " ")
+            })
+            .collect()
+    }
+
+    /// Waits until something holds; says what did not if it takes too long.
+    fn wait(&self, what: &str, patience: Duration, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + patience;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}; processes: {:#?}", self.processes());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.folder.path()).unwrap().flatten().map(|entry| entry.path()).collect()
+    }
+}
+
+/// Mounted network namespaces of any demo.
+fn kept() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.filter(|point| point.starts_with("/run/netns/") || point.contains("/netns/"));
+    points.filter(|point| point.contains(PREFIX)).map(PathBuf::from).collect()
+}
+
+#[track_caller]
+fn assert_none(left: &[impl std::fmt::Debug]) {
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn every_flow_is_shown_at_both_ends_with_its_counts_and_verdicts() {
+    let Some(_alone) = privileged("the demo end to end") else { return };
+    let run = Run::new("whole");
+    let output = run.to_its_end(&["--json"]);
+    let errors = text(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
+
+    let lines = text(&output.stdout);
+    let edges: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let edges = expect::read(&edges).unwrap();
+    let cluster = Cluster::read(&Cluster::manifests()).unwrap();
+    let differences = expect::differences(&cluster, &edges, network::kernel_has_ipv6());
+    assert!(differences.is_empty(), "{differences:#?}");
+    assert!(edges.len() >= expect::flows(network::kernel_has_ipv6()).count());
+
+    assert_none(&run.processes());
+    assert_none(&run.files());
+    assert_none(&kept());
+}
+
+#[test]
+fn without_json_it_prints_a_report_and_keeps_its_namespaces_if_asked() {
+    let Some(_alone) = privileged("the demo's report") else { return };
+    let run = Run::new("report");
+    let before = Instant::now();
+    let output = run.to_its_end(&["--keep"]);
+    let took = before.elapsed();
+    let namespaces = kept();
+    for path in &namespaces {
+        umount2(path, MntFlags::MNT_DETACH).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    let (shown, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    for finding in ["myapp-api", "qdrant", "prometheus", "169.254.169.254", "legacy-shop", "default-deny"] {
+        assert!(shown.contains(finding), "{finding} is missing in:\n{shown}");
+    }
+    assert!(!shown.contains('\u{1b}'), "colours without a terminal:\n{shown}");
+    let pods = Cluster::read(&Cluster::manifests()).unwrap().pods.len();
+    assert_eq!(namespaces.len(), pods + 2, "{errors}");
+    assert!(errors.contains("nsenter --net=/run/netns/dryfence-demo-node"), "{errors}");
+    assert!(took < Duration::from_secs(60), "took {took:?}");
+    assert_none(&run.processes());
+}
+
+#[test]
+fn nothing_is_left_however_it_is_ended() {
+    let Some(_alone) = privileged("the demo's end") else { return };
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGKILL] {
+        let run = Run::new(signal.as_str());
+        let mut demo: Child =
+            run.command(&["--json"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Pods run, and in most runs the agent too; the time before is the build's.
+        run.wait("no pods are started", Duration::from_secs(900), |run| {
+            assert!(!run.processes().is_empty(), "the demo ended by itself");
+            run.processes().iter().filter(|line| line.contains("demo-pod")).count() > 5
+        });
+        std::thread::sleep(Duration::from_millis(700));
+        kill(Pid::from_raw(i32::try_from(demo.id()).unwrap()), signal).unwrap();
+        let status = demo.wait().unwrap();
+        if signal == Signal::SIGKILL {
+            assert_eq!(status.signal(), Some(9));
+        } else {
+            assert_eq!(status.code(), Some(128 + signal as i32), "{signal}");
+            assert_none(&run.files());
+            assert_none(&run.processes());
+        }
+        // After SIGKILL the kernel ends them, which takes its own time.
+        run.wait("processes are left", Duration::from_secs(5), |run| run.processes().is_empty());
+        assert_none(&kept());
+    }
+}
+
+#[test]
+fn an_agent_that_ends_early_is_quoted() {
+    let Some(_alone) = privileged("the demo with a broken agent") else { return };
+    let run = Run::new("broken");
+    let output = run.to_its_end(&["--json", "--agent", "/bin/false"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let errors = text(&output.stderr);
+    assert!(errors.contains("the agent ended early (exit status: 1); it logged nothing"), "{errors}");
+    assert_none(&run.processes());
+    assert_none(&run.files());
+}
