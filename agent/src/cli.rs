@@ -7,8 +7,11 @@ use clap::{Parser, Subcommand};
 
 pub mod agent;
 pub mod explain;
+mod layout;
+pub mod preview;
 pub mod report;
 pub mod scenario;
+mod terminal;
 
 /// Shows what network policy would break, before it is enforced.
 #[derive(Debug, Parser)]
@@ -25,6 +28,8 @@ enum Command {
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
     Explain(explain::Args),
+    /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
+    Preview(Box<preview::Args>),
 }
 
 impl Cli {
@@ -34,6 +39,7 @@ impl Cli {
             Command::Agent(args) => agent::run(*args),
             Command::Report(args) => report::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Preview(args) => preview::run(&args),
         };
         done.unwrap_or_else(|error| {
             // Where standard error is closed, the exit code is all that can be said.
