@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub mod agent;
 pub mod cluster;
 pub mod dns;
+pub mod enforce;
 pub mod enter;
 pub mod expect;
 pub mod namespace;
@@ -26,6 +27,8 @@ pub mod progress;
 
 use agent::{Agent, EdgeList};
 use cluster::Cluster;
+use enforce::nft::Nft;
+use enforce::{PolicySet, Stage};
 use network::Network;
 use plan::{End, FLOWS, Fate, Flow, Transport};
 use pod::{Order, Outcome};
@@ -48,6 +51,9 @@ pub struct Arguments {
     /// Keep the network namespaces under /run/netns when the demo ends
     #[arg(long)]
     keep: bool,
+    /// Then enforce the policies for real, and fail unless every connection fares as was predicted
+    #[arg(long)]
+    enforce: bool,
     /// The agent's binary, already built
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
@@ -68,6 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
         again.extend(arguments.json.then_some(OsStr::new("--json")));
         again.extend(arguments.keep.then_some(OsStr::new("--keep")));
+        again.extend(arguments.enforce.then_some(OsStr::new("--enforce")));
         return Err(privilege::become_root(&again));
     }
     // On this thread alone: the kernel ends our processes with the thread that started them.
@@ -96,10 +103,14 @@ async fn interrupted() -> Result<u8> {
 async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
     let manifests = Cluster::manifests();
     let cluster = Cluster::read(&manifests)?;
+    let nft = if arguments.enforce { Some(Nft::find_or_install()?) } else { None };
     let progress = Progress::new(6, arguments.json);
     progress.step(format!("making {} pods and the network between them", cluster.pods.len()));
     let network = Network::create(&cluster)?;
-    let done = play(arguments, agent, &manifests, &cluster, &network, progress).await;
+    if let Some(nft) = &nft {
+        nft.check(&network.node)?;
+    }
+    let done = play(arguments, agent, nft.as_ref(), &manifests, &cluster, &network, progress).await;
     if arguments.keep {
         let kept = network.keep()?;
         let mut errors = anstream::stderr().lock();
@@ -119,6 +130,7 @@ async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
 async fn play(
     arguments: &Arguments,
     binary: &Path,
+    nft: Option<&Nft>,
     manifests: &Path,
     cluster: &Cluster,
     network: &Network,
@@ -141,7 +153,7 @@ async fn play(
     let list = settled(&mut agent, cluster, network.ipv6()).await?;
 
     progress.step("asking the agent for its verdicts");
-    let problems = problems(&list, cluster, network.ipv6())?;
+    let mut problems = problems(&list, cluster, network.ipv6())?;
     drop(progress);
     if arguments.json {
         print_lines(&list)?;
@@ -149,14 +161,28 @@ async fn play(
         agent.report().await?;
         print_next(cluster, network.ipv6(), connections)?;
     }
+    // Before anything is enforced: what is tried again is not to be recorded.
     agent.stop().await?;
+    if let Some(nft) = nft {
+        let sets =
+            [PolicySet::enforced(manifests, &list.edges)?, PolicySet::default_deny(manifests, &list.edges)?];
+        let progress = Progress::new(sets.len() as u64, arguments.json);
+        let mut stage = Stage { nft, network, cluster, actors: &mut actors };
+        // Standard output holds nothing but JSON where that was asked for.
+        let differences = if arguments.json {
+            enforce::run(&mut stage, &sets, progress, &mut anstream::stderr()).await?
+        } else {
+            enforce::run(&mut stage, &sets, progress, &mut anstream::stdout()).await?
+        };
+        problems.extend(differences);
+    }
     for (_, actor) in actors {
         actor.stop().await?;
     }
     match problems.as_slice() {
         [] => Ok(()),
         [first, rest @ ..] => {
-            bail!("{} things are not as the demo planned: {}", problems.len(), join(first, rest))
+            bail!("{} things are not as planned or predicted: {}", problems.len(), join(first, rest))
         }
     }
 }

@@ -126,13 +126,28 @@ impl PodProcess {
     /// # Errors
     /// Where it ends, or takes much longer than its patience.
     pub async fn obey(&mut self, order: &Order) -> Result<Outcome> {
-        let mut line = serde_json::to_vec(order)?;
+        let outcomes = self.obey_all(std::slice::from_ref(order)).await?;
+        outcomes.into_iter().next().with_context(|| format!("pod {} answers with no outcome", self.name))
+    }
+
+    /// Has it carry out several orders at the same time; returns what became of each.
+    ///
+    /// # Errors
+    /// Where it ends, or takes much longer than its patience.
+    pub async fn obey_all(&mut self, orders: &[Order]) -> Result<Vec<Outcome>> {
+        let mut line = serde_json::to_vec(orders)?;
         line.push(b'\n');
         let name = &self.name;
         self.orders.write_all(&line).await.with_context(|| format!("pod {name} takes no orders"))?;
-        let patience = Duration::from_millis(order.patience_ms) * order.count;
-        let answer = self.line(patience + Duration::from_secs(5)).await?;
-        serde_json::from_str(&answer).with_context(|| format!("pod {} said {answer:?}", self.name))
+        let patience =
+            orders.iter().map(|order| Duration::from_millis(order.patience_ms) * order.count).max();
+        let answer = self.line(patience.unwrap_or_default() + Duration::from_secs(5)).await?;
+        let outcomes: Vec<Outcome> =
+            serde_json::from_str(&answer).with_context(|| format!("pod {} said {answer:?}", self.name))?;
+        if outcomes.len() != orders.len() {
+            bail!("pod {} answers {} orders with {} outcomes", self.name, orders.len(), outcomes.len());
+        }
+        Ok(outcomes)
     }
 
     async fn line(&mut self, patience: Duration) -> Result<String> {
