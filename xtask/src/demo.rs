@@ -27,8 +27,7 @@ pub mod progress;
 
 use agent::{Agent, EdgeList};
 use cluster::Cluster;
-use enforce::nft::Nft;
-use enforce::{PolicySet, Stage};
+use enforce::{Enforcer, Stage};
 use network::Network;
 use plan::{End, FLOWS, Fate, Flow, Transport};
 use pod::{Order, Outcome};
@@ -57,6 +56,9 @@ pub struct Arguments {
     /// The agent's binary, already built
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
+    /// The binary that suggests policies, already built
+    #[arg(long, hide = true)]
+    suggest: Option<PathBuf>,
 }
 
 /// Runs the demo to its end, or until it is interrupted.
@@ -70,19 +72,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(agent) => agent.clone(),
         None => crate::build::agent(false)?,
     };
+    let suggest = match &arguments.suggest {
+        Some(suggest) => Some(suggest.clone()),
+        None if arguments.enforce => Some(crate::build::demo_suggest()?),
+        None => None,
+    };
     if !privilege::is_root() {
         let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
         again.extend(arguments.json.then_some(OsStr::new("--json")));
         again.extend(arguments.keep.then_some(OsStr::new("--keep")));
         again.extend(arguments.enforce.then_some(OsStr::new("--enforce")));
+        again.extend(suggest.iter().flat_map(|suggest| [OsStr::new("--suggest"), suggest.as_os_str()]));
         return Err(privilege::become_root(&again));
     }
+    let enforcer = suggest.map(Enforcer::new).transpose()?;
     // On this thread alone: the kernel ends our processes with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             code = interrupted() => Ok(ExitCode::from(code?)),
-            done = perform(arguments, &agent) => done.map(|()| ExitCode::SUCCESS),
+            done = perform(arguments, &agent, enforcer.as_ref()) => done.map(|()| ExitCode::SUCCESS),
         }
     })
 }
@@ -100,17 +109,16 @@ async fn interrupted() -> Result<u8> {
         })
 }
 
-async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
+async fn perform(arguments: &Arguments, agent: &Path, enforcer: Option<&Enforcer>) -> Result<()> {
     let manifests = Cluster::manifests();
     let cluster = Cluster::read(&manifests)?;
-    let nft = if arguments.enforce { Some(Nft::find_or_install()?) } else { None };
     let progress = Progress::new(6, arguments.json);
     progress.step(format!("making {} pods and the network between them", cluster.pods.len()));
     let network = Network::create(&cluster)?;
-    if let Some(nft) = &nft {
-        nft.check(&network.node)?;
+    if let Some(enforcer) = enforcer {
+        enforcer.check(&network)?;
     }
-    let done = play(arguments, agent, nft.as_ref(), &manifests, &cluster, &network, progress).await;
+    let done = play(arguments, agent, enforcer, &manifests, &cluster, &network, progress).await;
     if arguments.keep {
         let kept = network.keep()?;
         let mut errors = anstream::stderr().lock();
@@ -130,7 +138,7 @@ async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
 async fn play(
     arguments: &Arguments,
     binary: &Path,
-    nft: Option<&Nft>,
+    enforcer: Option<&Enforcer>,
     manifests: &Path,
     cluster: &Cluster,
     network: &Network,
@@ -163,18 +171,16 @@ async fn play(
     }
     // Before anything is enforced: what is tried again is not to be recorded.
     agent.stop().await?;
-    if let Some(nft) = nft {
-        let sets =
-            [PolicySet::enforced(manifests, &list.edges)?, PolicySet::default_deny(manifests, &list.edges)?];
+    if let Some(enforcer) = enforcer {
+        let sets = enforcer.sets(manifests, &cluster.node, &list.edges)?;
         let progress = Progress::new(sets.len() as u64, arguments.json);
-        let mut stage = Stage { nft, network, cluster, actors: &mut actors };
+        let mut stage = Stage { network, cluster, actors: &mut actors };
         // Standard output holds nothing but JSON where that was asked for.
-        let differences = if arguments.json {
-            enforce::run(&mut stage, &sets, progress, &mut anstream::stderr()).await?
+        problems.extend(if arguments.json {
+            enforcer.run(&mut stage, &sets, progress, &mut anstream::stderr()).await?
         } else {
-            enforce::run(&mut stage, &sets, progress, &mut anstream::stdout()).await?
-        };
-        problems.extend(differences);
+            enforcer.run(&mut stage, &sets, progress, &mut anstream::stdout()).await?
+        });
     }
     for (_, actor) in actors {
         actor.stop().await?;

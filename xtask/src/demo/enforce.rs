@@ -5,10 +5,12 @@
 //! translator reads the YAML itself and shares nothing with the agent, so that a mistake of one shows.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::cluster::Cluster;
@@ -16,7 +18,7 @@ use super::expect::{self, Prediction};
 use super::network::Network;
 use super::plan::{End, Fate, Flow};
 use super::pod::{Order, Outcome};
-use super::process::PodProcess;
+use super::process::{self, PodProcess};
 use super::progress::Progress;
 
 pub mod compare;
@@ -40,6 +42,8 @@ pub struct PolicySet {
     pub description: String,
     manifests: Manifests,
     predictions: Vec<Prediction>,
+    /// Whether nothing that was accepted may be denied.
+    keeps_accepted: bool,
 }
 
 impl PolicySet {
@@ -47,24 +51,39 @@ impl PolicySet {
     ///
     /// # Errors
     /// Where the manifests or the edges cannot be read.
-    pub fn enforced(folder: &Path, edges: &[Value]) -> Result<Self> {
+    fn enforced(folder: &Path, edges: &[Value]) -> Result<Self> {
         let manifests = Manifests::read(folder)?;
         let description = format!("the demo's own {} policies", manifests.policies.len());
         let predictions = judged(edges, "enforced")?;
-        Ok(Self { name: "enforced", description, manifests, predictions })
+        Ok(Self { name: "enforced", description, manifests, predictions, keeps_accepted: false })
     }
 
     /// Those, and default-deny in every namespace as the scenario of that name has it.
     ///
     /// # Errors
     /// Where the manifests or the edges cannot be read.
-    pub fn default_deny(folder: &Path, edges: &[Value]) -> Result<Self> {
+    fn default_deny(folder: &Path, edges: &[Value]) -> Result<Self> {
         let mut manifests = Manifests::read(folder)?;
         manifests.deny_by_default()?;
         let description =
             "the same, and default-deny in every namespace but kube-system, with DNS allowed".to_owned();
         let predictions = judged(edges, "default-deny")?;
-        Ok(Self { name: "default-deny", description, manifests, predictions })
+        Ok(Self { name: "default-deny", description, manifests, predictions, keeps_accepted: false })
+    }
+
+    /// Nothing but what was suggested for the recorded edges, and default-deny.
+    ///
+    /// # Errors
+    /// Where the manifests or the suggested policies cannot be read.
+    fn suggested(folder: &Path, suggested: &Suggested) -> Result<Self> {
+        let mut manifests = Manifests::read(folder)?;
+        manifests.policies.clear();
+        manifests.add_yaml(&suggested.policies).context("the suggested policies")?;
+        let count = manifests.policies.len();
+        manifests.deny_by_default()?;
+        let description = format!("instead, {count} policies suggested from the traffic, and default-deny");
+        let predictions = suggested.predictions.clone();
+        Ok(Self { name: "suggested", description, manifests, predictions, keeps_accepted: true })
     }
 }
 
@@ -73,36 +92,89 @@ fn judged(edges: &[Value], scenario: &str) -> Result<Vec<Prediction>> {
     Ok(expect::predictions(&edges, scenario))
 }
 
-/// Enforces one set after the other and prints both sides of each; returns every difference, a sentence each.
-///
-/// # Errors
-/// Where a set cannot be enforced, or nothing can be printed.
-pub async fn run(
-    stage: &mut Stage<'_>,
-    sets: &[PolicySet],
-    progress: Progress,
-    output: &mut impl Write,
-) -> Result<Vec<String>> {
-    let mut results = Vec::new();
-    for set in sets {
-        progress.step(format!("enforcing {} and trying every connection", set.description));
-        let rows = stage.perform(set).await.with_context(|| format!("cannot enforce {}", set.name))?;
-        results.push((set, rows));
+/// What suggests policies for edges, as [`Enforcer::new`] is given it, answers.
+#[derive(Debug, Deserialize)]
+struct Suggested {
+    /// A YAML stream.
+    policies: String,
+    predictions: Vec<Prediction>,
+}
+
+/// What enforcing needs besides the demo.
+#[derive(Debug)]
+pub struct Enforcer {
+    nft: Nft,
+    suggest: PathBuf,
+}
+
+impl Enforcer {
+    /// `suggest`: the binary of `examples/demo-suggest.rs`.
+    ///
+    /// # Errors
+    /// Where the filters' command is missing and cannot be installed.
+    pub fn new(suggest: PathBuf) -> Result<Self> {
+        Ok(Self { nft: Nft::find_or_install()?, suggest })
     }
-    // No bar may be in the way of what follows.
-    drop(progress);
-    let mut differences = Vec::new();
-    for (set, rows) in &results {
-        compare::print(output, set, rows)?;
-        differences.extend(compare::differences(set, rows));
+
+    /// Tries, without effect, whether the kernel can enforce.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn check(&self, network: &Network) -> Result<()> {
+        self.nft.check(&network.node)
     }
-    output.flush()?;
-    Ok(differences)
+
+    /// Every set that is enforced, given the demo's manifests and what the agent said of the recorded edges.
+    ///
+    /// # Errors
+    /// Where the manifests or the edges cannot be read, or nothing can be suggested for them.
+    pub fn sets(&self, folder: &Path, node: &str, edges: &[Value]) -> Result<Vec<PolicySet>> {
+        Ok(vec![
+            PolicySet::enforced(folder, edges)?,
+            PolicySet::default_deny(folder, edges)?,
+            PolicySet::suggested(folder, &self.suggest(folder, node, edges)?)?,
+        ])
+    }
+
+    fn suggest(&self, folder: &Path, node: &str, edges: &[Value]) -> Result<Suggested> {
+        let input: String = edges.iter().map(|edge| format!("{edge}\n")).collect();
+        let mut command = Command::new(&self.suggest);
+        let output = process::feed(command.arg(folder).arg(node), &input)?;
+        serde_json::from_slice(&output).context("the suggested policies cannot be read")
+    }
+
+    /// Enforces one set after the other on `stage` and prints both sides of each; returns every difference, a
+    /// sentence each.
+    ///
+    /// # Errors
+    /// Where a set cannot be enforced, or nothing can be printed.
+    pub async fn run(
+        &self,
+        stage: &mut Stage<'_>,
+        sets: &[PolicySet],
+        progress: Progress,
+        output: &mut impl Write,
+    ) -> Result<Vec<String>> {
+        let mut results = Vec::new();
+        for set in sets {
+            progress.step(format!("enforcing {} and trying every connection", set.description));
+            let rows = stage.perform(&self.nft, set).await;
+            results.push((set, rows.with_context(|| format!("cannot enforce {}", set.name))?));
+        }
+        // No bar may be in the way of what follows.
+        drop(progress);
+        let mut differences = Vec::new();
+        for (set, rows) in &results {
+            compare::print(output, set, rows)?;
+            differences.extend(compare::differences(set, rows));
+        }
+        output.flush()?;
+        Ok(differences)
+    }
 }
 
 /// The demo's network and processes, ready to be tried once more.
 pub struct Stage<'a> {
-    pub nft: &'a Nft,
     pub network: &'a Network,
     pub cluster: &'a Cluster,
     pub actors: &'a mut [(End, PodProcess)],
@@ -113,16 +185,16 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// Where the policies cannot be translated or loaded, or a process of the demo fails.
-    pub async fn perform(&mut self, set: &PolicySet) -> Result<Vec<Row>> {
+    async fn perform(&mut self, nft: &Nft, set: &PolicySet) -> Result<Vec<Row>> {
         let flows: Vec<&Flow> = expect::flows(self.network.ipv6()).collect();
         // A client cannot tell silence from a drop: the node counts what it sends on.
         let silent: Vec<_> = flows.iter().copied().filter(|flow| flow.fate == Fate::Unanswered).collect();
         let counted: Vec<_> = silent.iter().map(|flow| self.counted(flow)).collect::<Result<_>>()?;
         let ruleset = translate::ruleset(&set.manifests, &counted)?;
-        self.nft.load(&self.network.node, &ruleset)?;
+        nft.load(&self.network.node, &ruleset)?;
         let tried = self.try_all(&flows).await;
-        let counts = self.nft.counts(&self.network.node, translate::SENT);
-        self.nft.load(&self.network.node, &translate::removal())?;
+        let counts = nft.counts(&self.network.node, translate::SENT);
+        nft.load(&self.network.node, &translate::removal())?;
         let (tried, counts) = (tried?, counts?);
         if counts.len() != silent.len() {
             bail!("nft lists {} counters instead of {}", counts.len(), silent.len());

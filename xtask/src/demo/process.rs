@@ -1,6 +1,7 @@
 //! The demo's processes: started inside a namespace, ended whatever happens.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -167,6 +168,25 @@ impl PodProcess {
     pub async fn stop(self) -> Result<()> {
         self.process.stop().await.map(drop)
     }
+}
+
+/// Runs a command that reads all of its input before it answers; returns what it printed.
+///
+/// # Errors
+/// Where it cannot be run or fails; with what it says about that.
+pub fn feed(command: &mut std::process::Command, input: &str) -> Result<Vec<u8>> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let what = || format!("cannot run {program}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(what)?;
+    // Taken, so that it is closed and the command sees the end.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().with_context(what)?;
+    if !output.status.success() {
+        bail!("{program} ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    written.with_context(|| format!("{program} does not read its input"))?;
+    Ok(output.stdout)
 }
 
 /// Polls `done` until it is true; false if that takes longer than `patience`.

@@ -71,6 +71,11 @@ impl Row {
         }
     }
 
+    /// Whether it works where nothing is enforced, and is predicted not to.
+    fn is_lost(&self) -> bool {
+        self.fate == Fate::Answered && self.predicted == Ok(Verdict::Deny)
+    }
+
     fn predicted(&self) -> &str {
         match &self.predicted {
             Ok(verdict) => verdict.as_str(),
@@ -113,10 +118,12 @@ pub fn print(output: &mut impl Write, set: &PolicySet, rows: &[Row]) -> io::Resu
     }
 }
 
-/// What differs, a sentence each.
+/// What differs, a sentence each, and what the set must not deny but does.
 pub fn differences(set: &PolicySet, rows: &[Row]) -> Vec<String> {
-    let differing = rows.iter().filter(|row| !row.agrees());
-    differing.map(|row| format!("{}: {}", set.name, row.difference())).collect()
+    let differing = rows.iter().filter(|row| !row.agrees()).map(Row::difference);
+    let lost = rows.iter().filter(|row| set.keeps_accepted && row.is_lost());
+    let lost = lost.map(|row| format!("{}: was accepted, and is denied under what was suggested", row.flow));
+    differing.chain(lost).map(|text| format!("{}: {text}", set.name)).collect()
 }
 
 #[cfg(test)]

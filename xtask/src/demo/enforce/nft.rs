@@ -1,7 +1,6 @@
 //! The `nft` command: installed where it is missing, and only ever used inside a namespace of the demo.
 
 use std::env;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::translate;
 use crate::demo::namespace::Namespace;
-use crate::demo::privilege;
+use crate::demo::{privilege, process};
 use crate::say;
 
 /// Folders of root's commands, which a user's `PATH` need not have.
@@ -81,23 +80,9 @@ impl Nft {
     }
 
     fn run(&self, namespace: &Namespace, arguments: &[&str], input: &str) -> Result<String> {
-        let output = namespace.inside(|| {
-            let mut child = Command::new(&self.binary)
-                .args(arguments)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            // Taken, so that it is closed; nft reads all of it before it says much.
-            let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-            Ok::<_, std::io::Error>((written, child.wait_with_output()?))
-        })?;
-        let (written, output) = output.with_context(|| format!("cannot run {}", self.binary.display()))?;
-        if !output.status.success() {
-            bail!("nft: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        written.context("nft does not read its commands")?;
-        String::from_utf8(output.stdout).context("nft says something that is no UTF-8")
+        let output =
+            namespace.inside(|| process::feed(Command::new(&self.binary).args(arguments), input))??;
+        String::from_utf8(output).context("nft says something that is no UTF-8")
     }
 }
 
