@@ -31,9 +31,6 @@ use manifest::Manifests;
 use nft::Nft;
 use translate::Counted;
 
-/// Past the first retransmit of a SYN (1 s, RFC 6298): an answer takes microseconds here, and a drop is for ever.
-const PATIENCE_MS: u64 = 2000;
-
 /// Policies to enforce, and what was predicted for them.
 #[derive(Debug)]
 pub struct PolicySet {
@@ -157,7 +154,7 @@ impl Enforcer {
     ) -> Result<Vec<String>> {
         let mut results = Vec::new();
         for set in sets {
-            progress.step(format!("enforcing {} and trying every connection", set.description));
+            progress.step(format!("enforcing set {} and trying every connection again", set.name));
             let rows = stage.perform(&self.nft, set).await;
             results.push((set, rows.with_context(|| format!("cannot enforce {}", set.name))?));
         }
@@ -225,7 +222,7 @@ impl Stage<'_> {
                 own.map(|(place, flow)| (place, super::order(flow, cluster))).unzip();
             let orders: Vec<_> = orders
                 .into_iter()
-                .map(|order| Ok(Order { count: 1, patience_ms: PATIENCE_MS, ..order? }))
+                .map(|order| Ok(Order { count: 1, patience_ms: super::PATIENCE_MS, ..order? }))
                 .collect::<Result<_>>()?;
             let outcomes = actor.obey_all(&orders).await?;
             Ok::<_, anyhow::Error>(places.into_iter().zip(outcomes).collect::<Vec<_>>())

@@ -285,3 +285,6 @@ fn rule(chain: &str, comment: &str, expression: &[Value]) -> Value {
         json!({"family": "inet", "table": TABLE, "chain": chain, "comment": comment, "expr": expression});
     json!({"add": {"rule": rule}})
 }
+
+#[cfg(test)]
+mod tests;
