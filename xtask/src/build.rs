@@ -34,22 +34,33 @@ impl Build {
 /// Where a tool cannot be installed, cargo cannot be run or the build fails.
 pub fn agent(release: bool) -> Result<PathBuf> {
     tools::ensure_for_build()?;
+    let mut arguments = vec!["--package", "dryfence", "--bin", "dryfence"];
+    arguments.extend(release.then_some("--release"));
+    executable("dryfence", &arguments)
+}
+
+/// Builds what `cargo xtask demo --enforce` asks for suggested policies, and returns where its binary is.
+///
+/// # Errors
+/// Where a tool cannot be installed, cargo cannot be run or the build fails.
+pub fn demo_suggest() -> Result<PathBuf> {
+    tools::ensure_for_build()?;
+    executable("demo-suggest", &["--package", "xtask", "--example", "demo-suggest"])
+}
+
+fn executable(name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let mut cargo = tools::cargo()?;
-    cargo.args(["build", "--package", "dryfence", "--bin", "dryfence"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    if release {
-        cargo.arg("--release");
-    }
+    cargo.arg("build").args(arguments).arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
     if !output.status.success() {
-        bail!("building the agent failed");
+        bail!("building {name} failed");
     }
     let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
     messages
         .filter_map(Result::ok)
-        .filter(|message| message["target"]["name"] == "dryfence")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built the agent but names no executable")
+        .with_context(|| format!("cargo built {name} but names no executable"))
 }
 
 /// Where cargo puts what it builds.

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub mod agent;
 pub mod cluster;
 pub mod dns;
+pub mod enforce;
 pub mod enter;
 pub mod expect;
 pub mod namespace;
@@ -26,6 +27,7 @@ pub mod progress;
 
 use agent::{Agent, EdgeList};
 use cluster::Cluster;
+use enforce::{Enforcer, Stage};
 use network::Network;
 use plan::{End, FLOWS, Fate, Flow, Transport};
 use pod::{Order, Outcome};
@@ -48,9 +50,15 @@ pub struct Arguments {
     /// Keep the network namespaces under /run/netns when the demo ends
     #[arg(long)]
     keep: bool,
+    /// Then enforce the policies for real, and fail unless every connection fares as was predicted
+    #[arg(long)]
+    enforce: bool,
     /// The agent's binary, already built
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
+    /// The binary that suggests policies, already built
+    #[arg(long, hide = true)]
+    suggest: Option<PathBuf>,
 }
 
 /// Runs the demo to its end, or until it is interrupted.
@@ -64,18 +72,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(agent) => agent.clone(),
         None => crate::build::agent(false)?,
     };
+    let suggest = match &arguments.suggest {
+        Some(suggest) => Some(suggest.clone()),
+        None if arguments.enforce => Some(crate::build::demo_suggest()?),
+        None => None,
+    };
     if !privilege::is_root() {
         let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
         again.extend(arguments.json.then_some(OsStr::new("--json")));
         again.extend(arguments.keep.then_some(OsStr::new("--keep")));
+        again.extend(arguments.enforce.then_some(OsStr::new("--enforce")));
+        again.extend(suggest.iter().flat_map(|suggest| [OsStr::new("--suggest"), suggest.as_os_str()]));
         return Err(privilege::become_root(&again));
     }
+    let enforcer = suggest.map(Enforcer::new).transpose()?;
     // On this thread alone: the kernel ends our processes with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             code = interrupted() => Ok(ExitCode::from(code?)),
-            done = perform(arguments, &agent) => done.map(|()| ExitCode::SUCCESS),
+            done = perform(arguments, &agent, enforcer.as_ref()) => done.map(|()| ExitCode::SUCCESS),
         }
     })
 }
@@ -93,13 +109,16 @@ async fn interrupted() -> Result<u8> {
         })
 }
 
-async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
+async fn perform(arguments: &Arguments, agent: &Path, enforcer: Option<&Enforcer>) -> Result<()> {
     let manifests = Cluster::manifests();
     let cluster = Cluster::read(&manifests)?;
     let progress = Progress::new(6, arguments.json);
     progress.step(format!("making {} pods and the network between them", cluster.pods.len()));
     let network = Network::create(&cluster)?;
-    let done = play(arguments, agent, &manifests, &cluster, &network, progress).await;
+    if let Some(enforcer) = enforcer {
+        enforcer.check(&network)?;
+    }
+    let done = play(arguments, agent, enforcer, &manifests, &cluster, &network, progress).await;
     if arguments.keep {
         let kept = network.keep()?;
         let mut errors = anstream::stderr().lock();
@@ -119,6 +138,7 @@ async fn perform(arguments: &Arguments, agent: &Path) -> Result<()> {
 async fn play(
     arguments: &Arguments,
     binary: &Path,
+    enforcer: Option<&Enforcer>,
     manifests: &Path,
     cluster: &Cluster,
     network: &Network,
@@ -141,7 +161,7 @@ async fn play(
     let list = settled(&mut agent, cluster, network.ipv6()).await?;
 
     progress.step("asking the agent for its verdicts");
-    let problems = problems(&list, cluster, network.ipv6())?;
+    let mut problems = problems(&list, cluster, network.ipv6())?;
     drop(progress);
     if arguments.json {
         print_lines(&list)?;
@@ -149,14 +169,26 @@ async fn play(
         agent.report().await?;
         print_next(cluster, network.ipv6(), connections)?;
     }
+    // Before anything is enforced: what is tried again is not to be recorded.
     agent.stop().await?;
+    if let Some(enforcer) = enforcer {
+        let sets = enforcer.sets(manifests, &cluster.node, &list.edges)?;
+        let progress = Progress::new(sets.len() as u64, arguments.json);
+        let mut stage = Stage { network, cluster, actors: &mut actors };
+        // Standard output holds nothing but JSON where that was asked for.
+        problems.extend(if arguments.json {
+            enforcer.run(&mut stage, &sets, progress, &mut anstream::stderr()).await?
+        } else {
+            enforcer.run(&mut stage, &sets, progress, &mut anstream::stdout()).await?
+        });
+    }
     for (_, actor) in actors {
         actor.stop().await?;
     }
     match problems.as_slice() {
         [] => Ok(()),
         [first, rest @ ..] => {
-            bail!("{} things are not as the demo planned: {}", problems.len(), join(first, rest))
+            bail!("{} things are not as planned or predicted: {}", problems.len(), join(first, rest))
         }
     }
 }

@@ -14,11 +14,12 @@ pub struct Test {
 
 impl Test {
     pub fn run(&self) -> Result<()> {
-        // The end-to-end test runs the agent's binary: build it once, before the tests look for it.
+        // The end-to-end tests run these binaries: build them once, as the user, before the tests look for them.
         let agent = build::agent(false)?;
+        let suggest = build::demo_suggest()?;
         let mut cargo = tools::cargo()?;
         cargo.args(["test", "--workspace", "--exclude", "dryfence-ebpf"]);
-        cargo.env("DRYFENCE_BIN", agent);
+        cargo.env("DRYFENCE_BIN", agent).env("DRYFENCE_DEMO_SUGGEST", suggest);
         tools::as_root(&mut cargo, "the tests load eBPF programs and make network namespaces");
         if let Some(filter) = &self.filter {
             cargo.arg(filter);

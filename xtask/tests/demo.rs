@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -52,6 +53,11 @@ impl Run {
         // `cargo xtask test` has built the agent already, and as the user where the tests run as root.
         if let Some(agent) = std::env::var_os("DRYFENCE_BIN").filter(|_| !arguments.contains(&"--agent")) {
             command.arg("--agent").arg(agent);
+        }
+        let suggest = std::env::var_os("DRYFENCE_DEMO_SUGGEST");
+        let wanted = arguments.contains(&"--enforce") && !arguments.contains(&"--suggest");
+        if let Some(suggest) = suggest.filter(|_| wanted) {
+            command.arg("--suggest").arg(suggest);
         }
         command.env(MARK, &self.mark).env("TMPDIR", self.folder.path()).stdin(Stdio::null());
         command
@@ -181,6 +187,68 @@ fn nothing_is_left_however_it_is_ended() {
         run.wait("processes are left", Duration::from_secs(5), |run| run.processes().is_empty());
         assert_none(&kept());
     }
+}
+
+#[test]
+fn what_is_predicted_is_what_enforcement_does() {
+    let Some(_alone) = privileged("the demo under enforcement") else { return };
+    let run = Run::new("enforce");
+    // Builds what is missing, so that the time below is the demo's own.
+    let built = run.to_its_end(&["--json", "--enforce", "--agent", "/bin/false"]);
+    assert_eq!(built.status.code(), Some(1), "{}", text(&built.stderr));
+    let before = Instant::now();
+    let output = run.to_its_end(&["--json", "--enforce"]);
+    let took = before.elapsed();
+    let shown = text(&output.stderr);
+    assert!(output.status.success(), "{}: {shown}", output.status);
+    for line in text(&output.stdout).lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+    // Nothing agrees by being left out.
+    let flows = expect::flows(network::kernel_has_ipv6()).count();
+    for set in ["enforced", "default-deny", "suggested"] {
+        let table =
+            shown.split(&format!("\n{set}: ")).nth(1).unwrap_or_else(|| panic!("no {set} in:\n{shown}"));
+        let table = table.split("as predicted: ").next().unwrap();
+        let rows = |words: &str| table.lines().filter(|line| line.starts_with(words)).count();
+        assert_eq!(rows("  Allow  ") + rows("  Deny  "), flows, "{set} in:\n{shown}");
+        assert!(rows("  Deny  ") > 0, "nothing was denied under {set}:\n{shown}");
+    }
+    assert!(took < Duration::from_secs(60), "took {took:?}");
+    assert_none(&run.processes());
+    assert_none(&run.files());
+    assert_none(&kept());
+}
+
+#[test]
+fn a_wrong_prediction_is_told_and_fails() {
+    let Some(_alone) = privileged("the demo with a wrong prediction") else { return };
+    let run = Run::new("wrong");
+    let cluster = Cluster::read(&Cluster::manifests()).unwrap();
+    let address = |namespace, workload| cluster.pod(namespace, workload).unwrap().address(false).unwrap();
+    // No policy beside default-deny, and a claim that one connection is allowed all the same.
+    let answer = serde_json::json!({"policies": "", "predictions": [{
+        "initiator": address("myapp-staging", "my-web-client"),
+        "responder": address("data-layer", "nats"),
+        "port": 4222,
+        "protocol": "TCP",
+        "verdict": "Allow",
+    }]});
+    let folder = tempfile::tempdir().unwrap();
+    let liar = folder.path().join("liar");
+    fs::write(&liar, format!("#!/bin/sh\ncat > /dev/null\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&liar, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = run.to_its_end(&["--json", "--enforce", "--suggest", liar.to_str().unwrap()]);
+    let shown = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let errors = shown.split("error: ").nth(1).unwrap_or_else(|| panic!("no error in:\n{shown}"));
+    let wrong = "suggested: myapp-staging/my-web-client → data-layer/nats:4222/TCP: predicted Allow, enforced: dropped";
+    assert!(errors.contains(wrong), "{errors}");
+    assert!(errors.contains("predicted nothing, enforced: dropped"), "{errors}");
+    assert!(!errors.contains("default-deny: "), "a set that agrees is complained of: {errors}");
+    assert_none(&run.processes());
+    assert_none(&run.files());
+    assert_none(&kept());
 }
 
 #[test]

@@ -59,6 +59,55 @@ pub fn flows(ipv6: bool) -> impl Iterator<Item = &'static Flow> {
     FLOWS.iter().filter(move |flow| ipv6 || !flow.ipv6)
 }
 
+/// What was said of one connection, by whoever predicts.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Prediction {
+    initiator: IpAddr,
+    responder: IpAddr,
+    port: u16,
+    protocol: String,
+    verdict: String,
+}
+
+/// What the agent's edges say under one scenario: one prediction for each side at which an edge was seen.
+pub fn predictions(edges: &[Edge], scenario: &str) -> Vec<Prediction> {
+    edges
+        .iter()
+        .filter_map(|edge| {
+            Some(Prediction {
+                initiator: edge.initiator.address?,
+                responder: edge.responder.address?,
+                port: edge.port,
+                protocol: edge.protocol.clone(),
+                verdict: edge.verdicts.get(scenario)?.verdict.clone(),
+            })
+        })
+        .collect()
+}
+
+/// What was predicted for a flow.
+///
+/// # Errors
+/// A sentence, where nothing was predicted, where it is neither `Allow` nor `Deny`, or where the two sides of the
+/// connection got different answers.
+pub fn predicted(cluster: &Cluster, flow: &Flow, predictions: &[Prediction]) -> Result<Verdict, String> {
+    let ends = (flow.from.address(cluster, flow.ipv6), flow.to.address(cluster, flow.ipv6));
+    let of_flow = predictions.iter().filter(|one| {
+        one.port == flow.port
+            && one.protocol == flow.transport.as_str()
+            && (Some(one.initiator), Some(one.responder)) == ends
+    });
+    let mut verdicts: Vec<_> = of_flow.map(|one| one.verdict.as_str()).collect();
+    verdicts.sort_unstable();
+    verdicts.dedup();
+    let known = [Verdict::Allow, Verdict::Deny];
+    match verdicts[..] {
+        [] => Err("nothing".to_owned()),
+        [only] => known.into_iter().find(|verdict| verdict.as_str() == only).ok_or_else(|| only.to_owned()),
+        _ => Err(verdicts.join(" and ")),
+    }
+}
+
 /// What is not shown yet, or not with all of its counts; empty once everything is read.
 pub fn missing(cluster: &Cluster, edges: &[Edge], ipv6: bool) -> Vec<String> {
     places(cluster, ipv6)

@@ -67,7 +67,7 @@ impl FromStr for Record {
     }
 }
 
-/// One line to a pod: open connections, one after the other.
+/// Open connections, one after the other. One line to a pod holds a list of orders, carried out at the same time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     pub to: SocketAddr,
@@ -79,7 +79,7 @@ pub struct Order {
     pub ask: Option<String>,
 }
 
-/// One line from a pod: what became of an order.
+/// What became of an order. One line from a pod holds a list of them, in the order of the orders.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     pub answered: u32,
@@ -106,9 +106,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     writeln!(output, "{READY}").context("cannot write to the demo")?;
     output.flush().context("cannot write to the demo")?;
     for line in io::stdin().lock().lines() {
-        let order: Order =
-            serde_json::from_str(&line.context("cannot read orders")?).context("not an order")?;
-        serde_json::to_writer(&mut output, &order.carry_out())?;
+        let orders: Vec<Order> =
+            serde_json::from_str(&line.context("cannot read orders")?).context("not a list of orders")?;
+        serde_json::to_writer(&mut output, &carry_out(&orders))?;
         writeln!(output).context("cannot write to the demo")?;
         output.flush().context("cannot write to the demo")?;
     }
@@ -178,6 +178,18 @@ fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), message].concat())
+}
+
+/// Carries out all orders at the same time.
+fn carry_out(orders: &[Order]) -> Vec<Outcome> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = orders.iter().map(|order| scope.spawn(|| order.carry_out())).collect();
+        let outcome = |thread: thread::ScopedJoinHandle<'_, Outcome>| {
+            let panicked = |_panic| Outcome { error: Some("a panic".to_owned()), ..Outcome::default() };
+            thread.join().unwrap_or_else(panicked)
+        };
+        threads.into_iter().map(outcome).collect()
+    })
 }
 
 impl Order {

@@ -1,6 +1,7 @@
 //! The demo's processes: started inside a namespace, ended whatever happens.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -126,13 +127,28 @@ impl PodProcess {
     /// # Errors
     /// Where it ends, or takes much longer than its patience.
     pub async fn obey(&mut self, order: &Order) -> Result<Outcome> {
-        let mut line = serde_json::to_vec(order)?;
+        let outcomes = self.obey_all(std::slice::from_ref(order)).await?;
+        outcomes.into_iter().next().with_context(|| format!("pod {} answers with no outcome", self.name))
+    }
+
+    /// Has it carry out several orders at the same time; returns what became of each.
+    ///
+    /// # Errors
+    /// Where it ends, or takes much longer than its patience.
+    pub async fn obey_all(&mut self, orders: &[Order]) -> Result<Vec<Outcome>> {
+        let mut line = serde_json::to_vec(orders)?;
         line.push(b'\n');
         let name = &self.name;
         self.orders.write_all(&line).await.with_context(|| format!("pod {name} takes no orders"))?;
-        let patience = Duration::from_millis(order.patience_ms) * order.count;
-        let answer = self.line(patience + Duration::from_secs(5)).await?;
-        serde_json::from_str(&answer).with_context(|| format!("pod {} said {answer:?}", self.name))
+        let patience =
+            orders.iter().map(|order| Duration::from_millis(order.patience_ms) * order.count).max();
+        let answer = self.line(patience.unwrap_or_default() + Duration::from_secs(5)).await?;
+        let outcomes: Vec<Outcome> =
+            serde_json::from_str(&answer).with_context(|| format!("pod {} said {answer:?}", self.name))?;
+        if outcomes.len() != orders.len() {
+            bail!("pod {} answers {} orders with {} outcomes", self.name, orders.len(), outcomes.len());
+        }
+        Ok(outcomes)
     }
 
     async fn line(&mut self, patience: Duration) -> Result<String> {
@@ -152,6 +168,25 @@ impl PodProcess {
     pub async fn stop(self) -> Result<()> {
         self.process.stop().await.map(drop)
     }
+}
+
+/// Runs a command that reads all of its input before it answers; returns what it printed.
+///
+/// # Errors
+/// Where it cannot be run or fails; with what it says about that.
+pub fn feed(command: &mut std::process::Command, input: &str) -> Result<Vec<u8>> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let what = || format!("cannot run {program}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(what)?;
+    // Taken, so that it is closed and the command sees the end.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().with_context(what)?;
+    if !output.status.success() {
+        bail!("{program} ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    written.with_context(|| format!("{program} does not read its input"))?;
+    Ok(output.stdout)
 }
 
 /// Polls `done` until it is true; false if that takes longer than `patience`.
