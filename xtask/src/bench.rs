@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: figures, measured by running what is shipped.
 
+mod preview;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -25,6 +27,8 @@ enum What {
     Capture,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
+    /// `dryfence preview`: a million recorded edges against 500 policies
+    Preview,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +46,7 @@ impl Bench {
         match &self.what {
             What::Capture => capture(),
             What::Explain(explain) => explain.run(),
+            What::Preview => preview::run(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::warning::{WarningKind, Warnings};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Edge, Protocol};
 use crate::model::endpoint::{Endpoint, Party, Pod, is_link_local_protocol};
+use crate::model::outcome::Outcome;
 use crate::model::role::Roles;
 
 /// The port of DNS (RFC 1035).
@@ -204,7 +205,10 @@ pub(super) fn is_accepted(edge: &Edge, options: &Options) -> bool {
         Protocol::Tcp | Protocol::Sctp => {
             edge.counters.accepted > 0 || (options.unconfirmed && is_unconfirmed(edge))
         }
-        Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => true,
+        // No handshake says that it was accepted: anything but a refusal counts, as it does in the metrics.
+        Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => {
+            Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::build;
+
 /// Edges that a policy can tell apart.
 const DISTINCT: usize = 200_000;
 /// Files in which each of them was recorded.
@@ -29,13 +31,9 @@ const MEGABYTES: f64 = 500.0;
 ///
 /// # Errors
 /// If something cannot be built, written or run, or a target is missed.
-pub fn run() -> Result<()> {
+pub(super) fn run() -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for the recording")?;
-    let built = Command::new("cargo")
-        .args(["build", "--quiet", "--release", "--package", "dryfence", "--bin", "dryfence"])
-        .status()
-        .context("cargo cannot be run")?;
-    ensure!(built.success(), "the release build failed");
+    let binary = build::agent(true)?;
     let edges = edges();
     for file in 0..FILES {
         record(&folder.path().join(format!("{file}.jsonl")), file, &edges)?;
@@ -45,7 +43,7 @@ pub fn run() -> Result<()> {
 
     let out = File::create(folder.path().join("preview.json"))?;
     let start = Instant::now();
-    let mut command = Command::new(binary());
+    let mut command = Command::new(binary);
     command.arg("preview").arg("-f").arg(folder.path().join("candidate"));
     command.arg("--manifests").arg(folder.path().join("base")).args(["--fail-on", "none", "-o", "json"]);
     for file in 0..FILES {
@@ -71,12 +69,6 @@ fn peak(process: u32) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kilobytes / 1024.0)
-}
-
-/// Beside this program's own target folder, which cargo may have been told to put elsewhere.
-fn binary() -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Path::new(&target).join("release").join("dryfence")
 }
 
 fn report(folder: &Path, seconds: f64, megabytes: f64) -> Result<()> {
