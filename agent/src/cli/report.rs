@@ -7,6 +7,7 @@ mod input;
 mod layout;
 mod link;
 mod markdown;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +29,9 @@ pub use self::end::End;
 pub use self::fix::Fix;
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
+pub use self::segments::{
+    Excepted, ExceptedBy, MapFindings, MapUnknown, SegmentCrossing, SegmentFindings, SegmentPair,
+};
 pub use self::text::{Look, render as text};
 use crate::serve::address::Address;
 
