@@ -299,3 +299,6 @@ impl Recorder for MetricsRecorder {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
