@@ -7,5 +7,6 @@ pub mod auditor;
 pub mod binding;
 pub mod cause;
 pub mod join;
+pub mod judges;
 pub mod ledger;
 pub mod waiting;

@@ -31,6 +31,7 @@ mod map;
 mod member;
 mod overlap;
 mod port;
+mod record;
 mod rules;
 mod surroundings;
 mod verdict;

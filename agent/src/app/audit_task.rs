@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
+use crate::audit::judges::Crossed;
 use crate::capture::{Capture, Event};
 use crate::model::edge::Observation;
 use crate::model::object::WorkloadRef;
@@ -20,7 +21,7 @@ use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::serve::api::{AgentStatus, Edges, PolicyCount, Unavailable};
-use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict};
+use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
 use super::readings::readings;
@@ -235,6 +236,8 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             warnings: self.warnings.clone(),
+            segment_maps: self.auditor.segment_maps(),
+            exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
         }
     }
@@ -275,11 +278,25 @@ impl MetricsRecorder {
 
 impl Recorder for MetricsRecorder {
     fn judged(&mut self, judged: Judged<'_>) {
-        let Judged { edge, outcome, scenarios, judgements } = judged;
+        let Judged { edge, outcome, scenarios, answers } = judged;
         let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
             .iter()
-            .zip(judgements)
-            .map(|(scenario, judgement)| ScenarioVerdict::of(scenario.name(), judgement.of(edge.direction)))
+            .zip(&answers.judgements)
+            .enumerate()
+            .map(|(at, (scenario, judgement))| ScenarioVerdict {
+                excepted: answers.exception(at).is_some(),
+                ..ScenarioVerdict::of(scenario.name(), judgement.of(edge.direction))
+            })
+            .collect();
+        let violations: smallvec::SmallVec<[SegmentViolation<'_>; 2]> = answers
+            .violations()
+            .map(|Crossed { verdict, exception }| SegmentViolation {
+                segment_map: &verdict.map,
+                from_segment: verdict.from_segment.as_ref(),
+                to_segment: verdict.to_segment.as_ref(),
+                severity: verdict.severity.as_str(),
+                excepted: exception.is_some(),
+            })
             .collect();
         self.metrics.record(&JudgedDelta {
             direction: edge.direction,
@@ -291,6 +308,10 @@ impl Recorder for MetricsRecorder {
             outcome,
             at: edge.last_seen,
             verdicts: &verdicts,
+            violations: &violations,
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

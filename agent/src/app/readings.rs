@@ -27,7 +27,8 @@ pub(super) fn readings(
     for entry in auditor.ledger().entries() {
         let edge = &entry.edge;
         let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
-        for (scenario, judgement) in auditor.settings().scenarios.iter().zip(&entry.judgements) {
+        let scenarios = auditor.settings().scenarios.iter().zip(&entry.answers.judgements);
+        for (at, (scenario, judgement)) in scenarios.enumerate() {
             let verdict = judgement.of(edge.direction).verdict;
             *edges.entry((scenario.name(), verdict)).or_default() += 1;
             if verdict == Verdict::Deny
@@ -39,7 +40,7 @@ pub(super) fn readings(
                     direction: edge.direction,
                     subject: subject.workload.clone(),
                     cause: edge.cause,
-                    excepted: false,
+                    excepted: entry.answers.exception(at).is_some(),
                 };
                 *would_deny.entry(series).or_default() += 1;
             }
@@ -47,7 +48,7 @@ pub(super) fn readings(
     }
     Readings {
         would_deny_edges: sorted(would_deny, |series| {
-            (series.scenario, series.direction, series.subject.clone(), series.cause)
+            (series.scenario, series.direction, series.subject.clone(), series.cause, series.excepted)
         }),
         edges: sorted(edges, |key| *key).into_iter().map(|((name, verdict), n)| (name, verdict, n)).collect(),
         losses,

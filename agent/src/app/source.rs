@@ -65,12 +65,14 @@ impl From<Loaded> for News {
     fn from(loaded: Loaded) -> Self {
         let mut counts: BTreeMap<(String, PolicyState), u64> = BTreeMap::new();
         for object in &loaded.objects {
-            if let Object::Policy(policy) = object {
+            let (reference, good) = match object {
                 // The API server would refuse it as a whole; from files, what it says besides still counts.
-                let state =
-                    if policy.faults().is_empty() { PolicyState::InForce } else { PolicyState::Refused };
-                *counts.entry((policy.reference().kind.to_string(), state)).or_default() += 1;
-            }
+                Object::Policy(policy) => (policy.reference(), policy.faults().is_empty()),
+                Object::SegmentMap(map) => (map.reference(), map.in_force()),
+                _ => continue,
+            };
+            let state = if good { PolicyState::InForce } else { PolicyState::Refused };
+            *counts.entry((reference.kind.to_string(), state)).or_default() += 1;
         }
         Self {
             warnings: loaded.findings.iter().map(ToString::to_string).collect(),

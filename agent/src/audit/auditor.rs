@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 use super::binding::Bindings;
 use super::cause::classify;
 use super::join::{Ends, Joined, join};
+use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
 use super::waiting::Waiting;
 use crate::cluster::Object;
@@ -16,11 +17,10 @@ use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation};
 use crate::model::endpoint::{Connection, Party, Pod};
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
-use crate::model::record::{EdgeRecord, LossRecord};
+use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, SegmentMapRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
-use crate::model::verdict::{Judgement, UnknownReason};
-use crate::policy::Judge;
+use crate::model::verdict::UnknownReason;
 
 /// What an auditor is told at start.
 #[derive(Debug, Clone)]
@@ -40,8 +40,8 @@ pub struct Judged<'a> {
     /// What became of connections in the interval; `edge.counters` has the sums.
     pub outcome: Outcome,
     pub scenarios: &'a [Scenario],
-    /// One for each scenario.
-    pub judgements: &'a [Judgement],
+    /// What the scenarios and the segment maps say of it.
+    pub answers: &'a Answers,
 }
 
 /// Takes what was judged, as it is judged: metrics and logs.
@@ -63,8 +63,7 @@ const REJUDGE_SLICE: usize = 10_000;
 pub struct Auditor {
     settings: Settings,
     index: Index,
-    judges: Vec<Judge>,
-    generation: u64,
+    judges: Judges,
     bindings: Bindings,
     ledger: Ledger,
     waiting: Waiting,
@@ -76,20 +75,18 @@ pub struct Auditor {
 impl Auditor {
     /// An auditor that knows nothing yet: everything it sees waits until the first [`Auditor::reset`].
     pub fn new(settings: Settings, index: Index) -> Self {
-        let mut auditor = Self {
+        let judges = Judges::new(&settings.scenarios, settings.dialect, &index, Timestamp::EPOCH);
+        Self {
             ledger: Ledger::new(settings.most_edges),
             // Waiting is short; a node does not see more unknown peers than edges.
             waiting: Waiting::new(settings.most_edges),
             settings,
             index,
-            judges: Vec::new(),
-            generation: 0,
+            judges,
             bindings: Bindings::default(),
             rejudge_from: None,
             losses: Losses::default(),
-        };
-        auditor.compile();
-        auditor
+        }
     }
 
     /// The cluster's objects are now exactly these.
@@ -99,21 +96,22 @@ impl Auditor {
         for pod in before {
             if self.index.pod(&pod.namespace, &pod.name).is_none_or(|now| now.uid != pod.uid) {
                 self.bindings.pod_gone(&pod);
+                self.judges.forget_pod(&pod);
             }
         }
-        if self.index.policy_generation() != self.generation {
-            self.compile();
+        self.advance(now);
+        if self.judges.refresh(&self.index) {
             self.rejudge_from = Some(0);
         }
         self.bind_routes(now);
         self.retry(now, recorder);
     }
 
-    fn compile(&mut self) {
-        let policies = self.index.policies();
-        self.generation = self.index.policy_generation();
-        let compile = |scenario| Judge::new(&policies, self.settings.dialect, scenario);
-        self.judges = self.settings.scenarios.iter().map(compile).collect();
+    /// It is now `now`: exceptions may have expired.
+    fn advance(&mut self, now: Timestamp) {
+        if self.judges.advance(now) {
+            self.rejudge_from = Some(0);
+        }
     }
 
     /// An interface is there; `routed` are the addresses that the node routes to it.
@@ -145,9 +143,10 @@ impl Auditor {
 
     /// Takes what was counted since the last reading.
     pub fn observe(&mut self, seen: &[Observation], now: Timestamp, recorder: &mut dyn Recorder) {
+        self.advance(now);
         for seen in seen {
             match join(&self.index, &mut self.bindings, seen, now) {
-                Joined::Now(ends) => self.commit(seen, ends, recorder),
+                Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
                 Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
                 Joined::Wait(_) => {
                     if !self.waiting.hold(*seen, now) {
@@ -161,8 +160,8 @@ impl Auditor {
     /// A reading is whole: attempts that nobody answered in it are counted as such.
     pub fn end_reading(&mut self, recorder: &mut dyn Recorder) {
         let scenarios = &self.settings.scenarios;
-        self.ledger.end_reading(|Entry { edge, judgements, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios, judgements });
+        self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
+            recorder.judged(Judged { edge, outcome, scenarios, answers });
         });
     }
 
@@ -170,15 +169,18 @@ impl Auditor {
     /// whether more re-judging is left.
     pub fn tick(&mut self, now: Timestamp, recorder: &mut dyn Recorder) -> bool {
         self.retry(now, recorder);
+        self.advance(now);
         self.rejudge_slice()
     }
 
     fn retry(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         for (seen, since) in self.waiting.take() {
             match join(&self.index, &mut self.bindings, &seen, now) {
-                Joined::Now(ends) => self.commit(&seen, ends, recorder),
+                Joined::Now(ends) => self.commit(edge_of(&seen, ends), recorder),
                 Joined::Either(before, after) => self.commit_either(&seen, before, after, recorder),
-                Joined::Wait(ends) if Waiting::is_over(since, now) => self.commit(&seen, ends, recorder),
+                Joined::Wait(ends) if Waiting::is_over(since, now) => {
+                    self.commit(edge_of(&seen, ends), recorder);
+                }
                 Joined::Wait(_) => self.waiting.put_back(seen, since),
             }
         }
@@ -186,48 +188,30 @@ impl Auditor {
 
     /// The address had two owners in the interval. It is the later one's if that makes no difference.
     fn commit_either(&mut self, seen: &Observation, before: Ends, after: Ends, recorder: &mut dyn Recorder) {
-        let mut verdicts = |ends: &Ends| -> Vec<_> {
-            let connection = connection(ends, seen);
-            self.judges
-                .iter_mut()
-                .map(|judge| judge.judge(&connection).of(seen.key.direction).verdict)
-                .collect()
-        };
-        let ends = if verdicts(&before) == verdicts(&after) { after } else { reused(seen, after) };
-        self.commit(seen, ends, recorder);
+        let (before, edge) = (edge_of(seen, before), edge_of(seen, after.clone()));
+        let agree = self.judges.judge(&before).agree(&self.judges.judge(&edge), edge.direction);
+        let edge = if agree { edge } else { edge_of(seen, reused(seen, after)) };
+        self.commit(edge, recorder);
     }
 
-    fn commit(&mut self, seen: &Observation, ends: Ends, recorder: &mut dyn Recorder) {
-        let cause = classify(&connection(&ends, seen));
-        let edge = Edge {
-            initiator: ends.initiator,
-            responder: ends.responder,
-            port: seen.key.port,
-            protocol: seen.key.protocol,
-            direction: seen.key.direction,
-            cause,
-            counters: seen.delta,
-            first_seen: seen.first_seen,
-            last_seen: seen.last_seen,
-            oriented_by: seen.oriented_by,
-            fully_visible: seen.fully_visible,
-            vlan: seen.vlan,
-        };
-        let judges = &mut self.judges;
-        let entry = self.ledger.add(edge, self.generation, |edge| judge_all(judges, edge));
-        let Some((Entry { edge, judgements, .. }, outcome)) = entry else {
-            lose(&mut self.losses.ledger_full, &seen.delta);
+    /// Adds what an edge counted, in `edge.counters`, to the ledger.
+    fn commit(&mut self, edge: Edge, recorder: &mut dyn Recorder) {
+        let (judges, delta) = (&mut self.judges, edge.counters);
+        judges.observe(&edge);
+        let entry = self.ledger.add(edge, judges.generation(), |edge| judges.judge(edge));
+        let Some((Entry { edge, answers, .. }, outcome)) = entry else {
+            lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, judgements });
+        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
         let Some(from) = self.rejudge_from else { return false };
         for entry in self.ledger.slice_mut(from, REJUDGE_SLICE) {
-            if entry.generation != self.generation {
-                entry.judgements = judge_all(&mut self.judges, &entry.edge);
-                entry.generation = self.generation;
+            if entry.generation != self.judges.generation() {
+                entry.answers = self.judges.judge(&entry.edge);
+                entry.generation = self.judges.generation();
             }
         }
         let next = from + REJUDGE_SLICE;
@@ -251,10 +235,17 @@ impl Auditor {
     pub fn records(&mut self) -> Vec<EdgeRecord> {
         while self.rejudge_slice() {}
         let scenarios = &self.settings.scenarios;
-        let record = |entry: &Entry| {
-            EdgeRecord::new(&entry.edge, scenarios.iter().map(Scenario::name).zip(&entry.judgements))
-        };
-        self.ledger.entries().map(record).collect()
+        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge, scenarios)).collect()
+    }
+
+    /// Every segment map, in force or not, and what is wrong with it.
+    pub fn segment_maps(&self) -> Vec<SegmentMapRecord> {
+        self.judges.segment_maps()
+    }
+
+    /// What is wrong with exceptions, expired ones among it.
+    pub fn exception_findings(&self) -> Vec<ExceptionFindingRecord> {
+        self.judges.exception_findings()
     }
 
     /// The ledger, for figures that are computed when they are asked for.
@@ -326,8 +317,23 @@ fn reused(seen: &Observation, ends: Ends) -> Ends {
     }
 }
 
-fn judge_all(judges: &mut [Judge], edge: &Edge) -> Vec<Judgement> {
-    judges.iter_mut().map(|judge| judge.judge(&edge.connection())).collect()
+/// An observation with its ends: an edge whose counters are the delta.
+fn edge_of(seen: &Observation, ends: Ends) -> Edge {
+    let cause = classify(&connection(&ends, seen));
+    Edge {
+        initiator: ends.initiator,
+        responder: ends.responder,
+        port: seen.key.port,
+        protocol: seen.key.protocol,
+        direction: seen.key.direction,
+        cause,
+        counters: seen.delta,
+        first_seen: seen.first_seen,
+        last_seen: seen.last_seen,
+        oriented_by: seen.oriented_by,
+        fully_visible: seen.fully_visible,
+        vlan: seen.vlan,
+    }
 }
 
 fn lose((edges, packets): &mut (u64, u64), delta: &Counters) {

@@ -7,12 +7,13 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::binding::PodKey;
+use super::judges::Answers;
 use crate::model::edge::{Counters, Direction, Edge, Protocol};
 use crate::model::endpoint::{Endpoint, Party};
 use crate::model::identity::IdentityId;
 use crate::model::outcome::{Outcome, Pending};
 use crate::model::time::Timestamp;
-use crate::model::verdict::{Judgement, UnknownReason};
+use crate::model::verdict::UnknownReason;
 
 /// Who an end was, as far as it makes another edge: a pod with other labels is another owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,9 +65,9 @@ impl EdgeId {
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub edge: Edge,
-    /// One for each scenario, in their order.
-    pub judgements: Vec<Judgement>,
-    /// The generation of policies that `judgements` were made with.
+    /// What scenarios and segment maps say of it.
+    pub answers: Answers,
+    /// The generation of [`Judges`](super::judges::Judges) that gave them.
     pub generation: u64,
     /// Attempts whose answer may still come.
     pending: Pending,
@@ -97,7 +98,7 @@ impl Ledger {
         &mut self,
         edge: Edge,
         generation: u64,
-        judge: impl FnOnce(&Edge) -> Vec<Judgement>,
+        judge: impl FnOnce(&Edge) -> Answers,
     ) -> Option<(&Entry, Outcome)> {
         let id = EdgeId::of(&edge);
         let delta = edge.counters;
@@ -109,8 +110,8 @@ impl Ledger {
             }
             None if self.entries.len() >= self.most => return None,
             None => {
-                let judgements = judge(&edge);
-                let entry = Entry { edge, judgements, generation, pending: Pending::default(), reading: 0 };
+                let answers = judge(&edge);
+                let entry = Entry { edge, answers, generation, pending: Pending::default(), reading: 0 };
                 self.entries.insert_full(id, entry).0
             }
         };
@@ -176,10 +177,11 @@ impl Entry {
         self.pending.advance(self.edge.protocol, delta, self.edge.fully_visible)
     }
 
-    fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Vec<Judgement>) {
+    fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Answers) {
         let edge = &mut self.edge;
         let moved = edge.initiator.endpoint != seen.initiator.endpoint
-            || edge.responder.endpoint != seen.responder.endpoint;
+            || edge.responder.endpoint != seen.responder.endpoint
+            || edge.vlan != seen.vlan;
         edge.counters = edge.counters.plus(seen.counters);
         edge.first_seen = edge.first_seen.min(seen.first_seen);
         edge.last_seen = edge.last_seen.max(seen.last_seen);
@@ -189,7 +191,7 @@ impl Entry {
             edge.cause = seen.cause;
             edge.initiator = seen.initiator;
             edge.responder = seen.responder;
-            self.judgements = judge(&self.edge);
+            self.answers = judge(&self.edge);
             self.generation = generation;
         }
     }
@@ -262,7 +264,7 @@ pub(super) mod tests {
             let edge = mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80);
             ledger.add(edge, generation, |_| {
                 judged += 1;
-                Vec::new()
+                Answers::default()
             });
         }
         assert_eq!(ledger.len(), 1);
@@ -274,10 +276,10 @@ pub(super) mod tests {
     fn a_full_ledger_takes_no_new_edge_but_counts_the_known_ones() {
         let mut ledger = Ledger::new(1);
         let edge = |port| mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port);
-        assert!(ledger.add(edge(80), 1, |_| Vec::new()).is_some());
-        assert!(ledger.add(edge(81), 1, |_| Vec::new()).is_none());
+        assert!(ledger.add(edge(80), 1, |_| Answers::default()).is_some());
+        assert!(ledger.add(edge(81), 1, |_| Answers::default()).is_none());
         assert_eq!(
-            ledger.add(edge(80), 1, |_| Vec::new()).map(|(entry, _)| entry.edge.counters.attempts),
+            ledger.add(edge(80), 1, |_| Answers::default()).map(|(entry, _)| entry.edge.counters.attempts),
             Some(2)
         );
     }
@@ -287,7 +289,7 @@ pub(super) mod tests {
         let mut ledger = Ledger::new(10);
         let attempt = Counters { attempts: 2, ..Counters::default() };
         let edge = Edge { counters: attempt, ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80) };
-        ledger.add(edge, 1, |_| Vec::new());
+        ledger.add(edge, 1, |_| Answers::default());
         let mut failed = Vec::new();
         for _ in 0..3 {
             ledger.end_reading(|_, outcome| failed.push(outcome.unanswered));
@@ -298,7 +300,7 @@ pub(super) mod tests {
     #[test]
     fn edges_idle_for_long_are_forgotten() {
         let mut ledger = Ledger::new(10);
-        ledger.add(mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80), 1, |_| Vec::new());
+        ledger.add(mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80), 1, |_| Answers::default());
         assert_eq!(ledger.forget_before(Timestamp::from_nanos(9)), 0);
         assert_eq!(ledger.forget_before(Timestamp::from_nanos(10)), 1);
     }

@@ -3,6 +3,7 @@
 mod build;
 mod input;
 pub(in crate::cli) mod markdown;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -20,6 +21,9 @@ pub use self::build::{
 };
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
+pub use self::segments::{
+    Excepted, ExceptedBy, MapFindings, MapUnknown, SegmentCrossing, SegmentFindings, SegmentPair,
+};
 pub use self::text::{Look, render as text};
 use super::terminal::{Color, print, width};
 use crate::serve::address::Address;

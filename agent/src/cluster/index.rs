@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::addresses::{AddressBook, Claim, Claimant, Owner, Rank};
+use self::segments::Segments;
 use self::state::{NamespaceState, PodState, Strings, WorkloadState, own_label};
 use super::object::{Broken, Namespace, Node, Object, Workload};
 use crate::model::edge::Protocol;
@@ -20,10 +21,12 @@ use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
 use crate::policy::Policy;
+use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 
 mod addresses;
 mod findings;
 mod pods;
+mod segments;
 mod services;
 mod state;
 #[cfg(test)]
@@ -48,6 +51,7 @@ pub struct Index {
     /// The Service behind each port that all nodes open.
     node_ports: FxHashMap<(u16, Protocol), Named>,
     policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    segments: Segments,
     broken: FxHashMap<ObjectRef, Arc<Broken>>,
     addresses: AddressBook,
     identities: Interner,
@@ -71,6 +75,7 @@ impl Default for Index {
             by_node: FxHashMap::default(),
             node_ports: FxHashMap::default(),
             policies: BTreeMap::new(),
+            segments: Segments::default(),
             broken: FxHashMap::default(),
             addresses: AddressBook::default(),
             identities: Interner::default(),
@@ -134,6 +139,8 @@ impl Index {
                 self.policies.insert(reference, policy);
                 self.policy_generation += 1;
             }
+            Object::SegmentMap(map) => self.segments.apply_map(map),
+            Object::EdgeException(exception) => self.segments.apply_exception(exception),
             Object::Broken(broken) => self.apply_broken(*broken, at),
         }
     }
@@ -151,6 +158,7 @@ impl Index {
             kind if Workload::KINDS.contains(&kind) => {
                 self.delete_workload(&WorkloadRef::new(kind, namespace, &reference.name), at);
             }
+            SEGMENT_MAP | EDGE_EXCEPTION => self.segments.delete(reference),
             _ => {
                 if self.policies.remove(reference).is_some() {
                     self.policy_generation += 1;
@@ -183,6 +191,7 @@ impl Index {
             Object::Workload(_) => 2,
             Object::Service(_) => 3,
             Object::Pod(_) | Object::EndpointSlice(_) | Object::Policy(_) | Object::Broken(_) => 4,
+            Object::SegmentMap(_) | Object::EdgeException(_) => 4,
         });
         for object in objects {
             self.apply(object, at);
@@ -193,6 +202,7 @@ impl Index {
         let mut all: Vec<ObjectRef> =
             self.nodes.keys().map(|name| ObjectRef::cluster("Node", name)).collect();
         all.extend(self.policies.keys().cloned());
+        all.extend(self.segments.references());
         all.extend(self.broken.keys().cloned());
         for (namespace, space) in &self.namespaces {
             if space.declared {

@@ -17,6 +17,7 @@ use self::finding::Place;
 use super::object::{Broken, Object};
 use crate::model::object::ObjectRef;
 use crate::policy::{Fault, Policy};
+use crate::segment::{self, SegmentMap};
 
 mod decode;
 mod documents;
@@ -161,6 +162,11 @@ impl Loader<'_> {
                 let message = "the policy is given twice, differently".to_owned();
                 let fault = Fault { field: "metadata.name".to_owned(), message };
                 Object::Policy(Arc::new(Policy::unreadable(reference, fault)))
+            }
+            Object::SegmentMap(_) => {
+                let finding =
+                    segment::Finding::not_in_force("metadata.name", "the map is given twice, differently");
+                Object::SegmentMap(Arc::new(SegmentMap::unreadable(&reference.name, finding)))
             }
             other => {
                 let mut addresses = addresses_of(known);

@@ -10,6 +10,7 @@ use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::ObjectRef;
 use crate::model::selector::{check_key, check_value};
 use crate::policy::Policy;
+use crate::segment::{EdgeException, SegmentMap};
 
 mod node;
 mod pod;
@@ -31,6 +32,8 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
     Node(Box<Node>),
     Policy(Arc<Policy>),
+    SegmentMap(Arc<SegmentMap>),
+    EdgeException(Arc<EdgeException>),
     Broken(Box<Broken>),
 }
 
@@ -50,6 +53,8 @@ impl Object {
             Self::EndpointSlice(slice) => namespaced("EndpointSlice", &slice.namespace, &slice.name),
             Self::Node(node) => ObjectRef::cluster("Node", &node.name),
             Self::Policy(policy) => ObjectRef::clone(policy.reference()),
+            Self::SegmentMap(map) => ObjectRef::clone(map.reference()),
+            Self::EdgeException(exception) => ObjectRef::clone(exception.reference()),
             Self::Broken(broken) => ObjectRef::clone(&broken.reference),
         }
     }

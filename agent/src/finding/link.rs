@@ -7,7 +7,7 @@ use super::end::{End, EndKey};
 use crate::model::cause::Cause;
 use crate::model::edge::{Counters, Direction, Protocol};
 use crate::model::outcome::Outcome;
-use crate::model::record::{DecisionRecord, EdgeRecord};
+use crate::model::record::{DecisionRecord, EdgeRecord, ExceptionRecord, SegmentRecord};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 
@@ -113,6 +113,46 @@ impl<'a> Pair<'a> {
     pub(crate) fn verdict(&self, scenario: &str) -> Option<Verdict> {
         let answer = |direction| self.decision(direction, scenario).map(|answer| answer.verdict);
         Some(answer(Direction::Egress)?.and(answer(Direction::Ingress)?))
+    }
+
+    /// Whether exceptions mute every denial of the scenario.
+    pub(crate) fn is_excepted(&self, scenario: &str) -> bool {
+        let answers = self.records().filter_map(|edge| edge.verdicts.get(scenario));
+        let mut denied = answers.filter(|answer| answer.verdict == Verdict::Deny).peekable();
+        denied.peek().is_some() && denied.all(|answer| answer.excepted)
+    }
+
+    /// The names of the segment maps that say something of the pair.
+    pub(crate) fn segment_maps(&self) -> impl Iterator<Item = &'a str> {
+        let names: BTreeSet<&str> =
+            self.records().flat_map(|edge| &edge.segments).map(|told| told.map.as_str()).collect();
+        names.into_iter()
+    }
+
+    /// What a segment map says: the gravest of what it says of the pair's records.
+    pub(crate) fn crossing(&self, map: &str) -> Option<&'a SegmentRecord> {
+        let told = self.records().flat_map(|edge| &edge.segments).filter(|told| told.map == map);
+        told.max_by_key(|told| match (told.is_violation(), told.excepted) {
+            (true, false) => 3,
+            (true, true) => 2,
+            (false, _) => u8::from(told.is_unknown()),
+        })
+    }
+
+    /// The scenarios, of those given, and segment maps in which the pair is excepted, with the exception.
+    pub(crate) fn exceptions(
+        &self,
+        scenarios: &[&'a str],
+    ) -> impl Iterator<Item = (&'a str, Option<&'a ExceptionRecord>)> {
+        let muted = scenarios.iter().filter(|scenario| self.is_excepted(scenario)).map(|scenario| {
+            let mut answers = self.records().filter_map(|edge| edge.verdicts.get(*scenario));
+            (*scenario, answers.find_map(|answer| answer.exception.as_ref()))
+        });
+        let maps = self.segment_maps().filter_map(|map| {
+            let told = self.crossing(map).filter(|told| told.is_violation() && told.excepted)?;
+            Some((map, told.exception.as_ref()))
+        });
+        muted.chain(maps).collect::<Vec<_>>().into_iter()
     }
 
     /// What was counted: at the initiator's side, or at the responder's where that one saw nothing.

@@ -126,6 +126,74 @@ pub struct JudgementRecord {
     pub verdict: Verdict,
     pub egress: DecisionRecord,
     pub ingress: DecisionRecord,
+    /// Whether an EdgeException mutes the denial. It counts all the same, but is nothing new.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub excepted: bool,
+    /// That exception.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<ExceptionRecord>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// The EdgeException that mutes a denial or a violation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExceptionRecord {
+    /// `EdgeException/namespace/name`.
+    pub exception: String,
+    /// Why the edge is accepted as it is.
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What one segment map says of an edge. Left out where the edge is none of the map's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    /// The map's name.
+    pub map: String,
+    /// The initiator's segment; none where it is in none, or not for sure in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The responder's segment, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// `Allow`, `Violation` or `Unknown`.
+    pub verdict: String,
+    /// The rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// `Info`, `Warning` or `Critical`: the map's.
+    pub severity: String,
+    /// Why, as a stable code.
+    pub code: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Whether an EdgeException mutes the violation. It counts all the same, but is nothing new.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub excepted: bool,
+    /// That exception.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<ExceptionRecord>,
+}
+
+impl SegmentRecord {
+    /// Whether the map forbids the edge, excepted or not.
+    pub fn is_violation(&self) -> bool {
+        self.verdict == "Violation"
+    }
+
+    /// Whether the map cannot tell.
+    pub fn is_unknown(&self) -> bool {
+        self.verdict == "Unknown"
+    }
 }
 
 impl JudgementRecord {
@@ -144,6 +212,8 @@ impl From<&Judgement> for JudgementRecord {
             verdict: judgement.verdict(),
             egress: DecisionRecord::from(&*judgement.egress),
             ingress: DecisionRecord::from(&*judgement.ingress),
+            excepted: false,
+            exception: None,
         }
     }
 }
@@ -171,6 +241,9 @@ pub struct EdgeRecord {
     pub vlan: u16,
     /// By scenario name.
     pub verdicts: BTreeMap<String, JudgementRecord>,
+    /// What segment maps say, whatever the policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentRecord>,
 }
 
 impl EdgeRecord {
@@ -192,6 +265,7 @@ impl EdgeRecord {
             verdicts: judgements
                 .map(|(name, given)| (name.to_owned(), JudgementRecord::from(given)))
                 .collect(),
+            segments: Vec::new(),
         }
     }
 }
@@ -224,6 +298,30 @@ pub struct ScenarioRecord {
     pub description: String,
 }
 
+/// A segment map, and whether edges are judged by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentMapRecord {
+    pub name: String,
+    /// `Info`, `Warning` or `Critical`.
+    pub severity: String,
+    pub in_force: bool,
+    /// Why it is not in force, `field: message` each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// What in it may not do what it seems to, and endpoints that are in two of its segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Something wrong with an EdgeException: it has expired, for example.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionFindingRecord {
+    /// `EdgeException/namespace/name`.
+    pub exception: String,
+    /// `field: message`.
+    pub finding: String,
+}
+
 /// What `/api/v1/edges` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeList {
@@ -232,5 +330,11 @@ pub struct EdgeList {
     pub scenarios: Vec<ScenarioRecord>,
     /// Problems of the objects that verdicts rest on, one sentence each.
     pub warnings: Vec<String>,
+    /// Every segment map, in force or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segment_maps: Vec<SegmentMapRecord>,
+    /// What is wrong with exceptions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exception_findings: Vec<ExceptionFindingRecord>,
     pub edges: Vec<EdgeRecord>,
 }

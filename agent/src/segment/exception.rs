@@ -35,7 +35,7 @@ pub enum Muted {
 }
 
 /// An EdgeException, read once. What is wrong with it is a finding; then it mutes nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeException {
     reference: Arc<ObjectRef>,
     namespace: Arc<str>,
@@ -136,6 +136,12 @@ impl EdgeException {
     /// Whether it can mute anything at all.
     pub fn in_force(&self) -> bool {
         self.muted.is_some() && self.findings.iter().all(|finding| finding.effect != Effect::NotInForce)
+    }
+
+    /// Whether an end is a VLAN: only then does anyone need to remember [`Vlans`](super::Vlans).
+    pub fn names_vlans(&self) -> bool {
+        let mut members = [&self.from, &self.to].into_iter().flatten().flatten();
+        members.any(|member| matches!(member, Member::Vlan(_)))
     }
 
     /// Whether it has expired at `now`.

@@ -66,7 +66,7 @@ impl fmt::Display for Severity {
 }
 
 /// A declared segment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) name: Arc<str>,
     /// With each member's index in the API's list.
@@ -74,7 +74,7 @@ pub(crate) struct Segment {
 }
 
 /// Which segments a rule names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Named {
     /// By index.
     pub(crate) declared: FxHashSet<usize>,
@@ -85,7 +85,7 @@ pub(crate) struct Named {
 }
 
 /// What may be opened from where to where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
     /// `rules[2]` where it has no name.
     pub(crate) name: Arc<str>,
@@ -96,7 +96,7 @@ pub(crate) struct Rule {
 }
 
 /// A SegmentMap, read once. What is wrong with it is a finding; only a map that is in force can judge.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentMap {
     pub(crate) name: Arc<str>,
     reference: Arc<ObjectRef>,

@@ -7,7 +7,7 @@ use crate::model::cause::Cause;
 use crate::model::edge::{Counters, Direction, OrientedBy, Protocol};
 use crate::model::record::{
     DecisionRecord, EdgeList, EdgeRecord, JudgementRecord, LossRecord, PartyRecord, ScenarioRecord,
-    WindowRecord,
+    SegmentRecord, WindowRecord,
 };
 use crate::model::scenario::{DefaultDeny, Scenario};
 use crate::model::time::Timestamp;
@@ -94,7 +94,8 @@ pub(crate) fn mk_unknown(code: &str, reason: &str) -> DecisionRecord {
 
 /// Both directions together.
 pub(crate) fn mk_judgement(egress: DecisionRecord, ingress: DecisionRecord) -> JudgementRecord {
-    JudgementRecord { verdict: egress.verdict.and(ingress.verdict), egress, ingress }
+    let verdict = egress.verdict.and(ingress.verdict);
+    JudgementRecord { verdict, egress, ingress, excepted: false, exception: None }
 }
 
 /// An edge with `connections` accepted ones, seen from second 60 to second 600, allowed in both scenarios.
@@ -121,6 +122,7 @@ pub(crate) fn mk_edge(
         verdicts: ["enforced", "default-deny"]
             .map(|scenario| (scenario.to_owned(), mk_judgement(mk_allow(), mk_allow())))
             .into(),
+        segments: Vec::new(),
     }
 }
 
@@ -128,6 +130,23 @@ impl EdgeRecord {
     /// With this answer in a scenario.
     pub(crate) fn judged(mut self, scenario: &str, egress: DecisionRecord, ingress: DecisionRecord) -> Self {
         self.verdicts.insert(scenario.to_owned(), mk_judgement(egress, ingress));
+        self
+    }
+
+    /// With a violation of a segment map, from segment to segment.
+    pub(crate) fn crossing(mut self, map: &str, from: &str, to: &str, reason: &str) -> Self {
+        self.segments.push(SegmentRecord {
+            map: map.to_owned(),
+            from: Some(from.to_owned()),
+            to: Some(to.to_owned()),
+            verdict: "Violation".to_owned(),
+            rule: None,
+            severity: "Warning".to_owned(),
+            code: "no-rule".to_owned(),
+            reason: reason.to_owned(),
+            excepted: false,
+            exception: None,
+        });
         self
     }
 
@@ -239,6 +258,8 @@ pub(crate) fn mk_guides_cluster() -> EdgeList {
             })
             .into(),
         warnings: vec!["pod tools/idle has no address".to_owned()],
+        segment_maps: Vec::new(),
+        exception_findings: Vec::new(),
         edges,
     }
 }

@@ -3,10 +3,10 @@
 //! A series is told apart by workloads, never by pods, and external peers by the word `world`, never by
 //! their address. What grows beyond its bound folds:
 //!
-//! - a (scenario, direction, workload, peer) pair has [`Caps::ports_per_pair`] ports of its own, further ones
-//!   count under `port="many"`;
+//! - a (scenario, direction, workload, peer) pair, or that of a segment map, has [`Caps::ports_per_pair`] ports
+//!   of its own, further ones count under `port="many"`;
 //! - a workload has [`Caps::series_per_workload`] series, further ones count under its own overflow series,
-//!   whose peer, port, protocol and cause are [`OVERFLOW`];
+//!   whose peer, port, protocol and cause (and segments) are [`OVERFLOW`];
 //! - a family has [`Caps::series_per_family`] series, further ones count under the family's overflow series,
 //!   whose workload is [`OVERFLOW`] too.
 //!
@@ -35,10 +35,10 @@ use self::capped::{Capped, Example, ExamplePeer, Limits};
 use self::readings::Admitted;
 pub use self::readings::{PolicyState, Readings, Source, WouldDenyEdges};
 pub use self::series::OVERFLOW;
-use self::series::{Closed, Failed, Peer, PortLabel, WouldDeny};
+use self::series::{Closed, Failed, Peer, PortLabel, Violation, WouldDeny};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Protocol};
-use crate::model::endpoint::{Endpoint, Party};
+use crate::model::endpoint::{Endpoint, Party, Pod};
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
 use crate::model::time::Timestamp;
@@ -84,6 +84,32 @@ pub struct JudgedDelta<'a> {
     pub at: Timestamp,
     /// One answer a scenario.
     pub verdicts: &'a [ScenarioVerdict],
+    /// The segment maps that forbid it.
+    pub violations: &'a [SegmentViolation<'a>],
+}
+
+/// What a segment map forbids. It is no matter of a direction: of the two ends at which a connection can be
+/// seen, the initiator's counts it, or the responder's where the initiator has no interface that is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentViolation<'a> {
+    pub segment_map: &'a Arc<str>,
+    /// `None`: in no segment.
+    pub from_segment: Option<&'a Arc<str>>,
+    pub to_segment: Option<&'a Arc<str>>,
+    /// `Info`, `Warning` or `Critical`.
+    pub severity: &'static str,
+    /// Whether an exception mutes the violation. It is counted all the same.
+    pub excepted: bool,
+}
+
+impl JudgedDelta<'_> {
+    /// Whether violations are counted where this was seen.
+    fn counts_violations(&self) -> bool {
+        match self.direction {
+            Direction::Egress => true,
+            Direction::Ingress => self.peer.as_pod().is_none_or(|pod| pod.host_network),
+        }
+    }
 }
 
 /// The answer of one scenario for the direction that is judged at the subject.
@@ -108,10 +134,17 @@ impl ScenarioVerdict {
     }
 }
 
-/// A (scenario, direction, workload, peer) pair.
+/// Who forbids.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Forbids {
+    Scenario(&'static str),
+    SegmentMap(Arc<str>),
+}
+
+/// A (scenario or segment map, direction, workload, peer) pair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pair {
-    scenario: &'static str,
+    by: Forbids,
     direction: Direction,
     subject: WorkloadRef,
     peer: Peer,
@@ -121,6 +154,7 @@ struct Pair {
 struct Families {
     caps: Caps,
     would_deny: Capped<WouldDeny>,
+    violations: Capped<Violation>,
     ports: FxHashMap<Pair, SmallVec<[(u16, Protocol); 8]>>,
     failed: Capped<Failed>,
     judged: Capped<Closed>,
@@ -210,6 +244,7 @@ impl Families {
         Self {
             caps,
             would_deny: Capped::new(Limits { per_workload: caps.series_per_workload, per_family }),
+            violations: Capped::new(Limits { per_workload: caps.series_per_workload, per_family }),
             ports: FxHashMap::default(),
             failed: Capped::new(Limits { per_workload: usize::MAX, per_family }),
             judged: closed(),
@@ -235,6 +270,11 @@ impl Families {
                 self.record_denied(delta, answer);
             }
         }
+        if delta.counts_violations() {
+            for violation in delta.violations {
+                self.record_violation(delta, violation);
+            }
+        }
         // Once an edge, not once a scenario: the label is the reason alone.
         if let Some(reason) = delta.verdicts.iter().find_map(|answer| answer.unknown) {
             self.unknown.add(Closed::Unknown { reason }, connections, None);
@@ -247,51 +287,75 @@ impl Families {
             self.mismatch.add(Closed::Mismatch { kind }, delta.outcome.accepted, None);
         }
         let Some(subject) = delta.subject.as_pod() else { return };
-        let key = self.bounded_port(WouldDeny {
+        let peer = Peer::from(delta.peer);
+        let key = WouldDeny {
             scenario: answer.scenario,
             direction: delta.direction,
             subject: Some(subject.workload.clone()),
-            peer: Peer::from(delta.peer),
+            peer: peer.clone(),
             port: PortLabel::Is(delta.port),
             protocol: Some(delta.protocol),
             cause: Some(delta.cause),
             excepted: answer.excepted,
-        });
-        let peer = match (&delta.peer.endpoint, delta.peer.address) {
-            (Endpoint::Pod(pod), _) => ExamplePeer::Name(Arc::clone(&pod.name)),
-            (Endpoint::Node(name), _) => ExamplePeer::Name(Arc::clone(name)),
-            (_, Some(address)) => ExamplePeer::Address(address),
-            (_, None) => ExamplePeer::None,
         };
-        let count = delta.outcome.connections;
-        let example = Example { pod: Arc::clone(&subject.name), peer, count, at: delta.at };
-        self.would_deny.add(key, count, Some(example));
+        let by = Forbids::Scenario(answer.scenario);
+        let port = match self.would_deny.knows(&key) {
+            true => key.port,
+            false => self.bounded_port(delta, by, &subject.workload, peer),
+        };
+        self.would_deny.add(
+            WouldDeny { port, ..key },
+            delta.outcome.connections,
+            Some(example(delta, subject)),
+        );
     }
 
-    /// The series with its own port, or with `many` where the pair has spent its ports.
-    fn bounded_port(&mut self, key: WouldDeny) -> WouldDeny {
-        let (PortLabel::Is(port), Some(protocol), Some(subject)) = (key.port, key.protocol, &key.subject)
-        else {
-            return key;
+    fn record_violation(&mut self, delta: &JudgedDelta<'_>, violation: &SegmentViolation<'_>) {
+        let Some(subject) = delta.subject.as_pod() else { return };
+        let peer = Peer::from(delta.peer);
+        let segment = |segment: Option<&Arc<str>>| segment.map_or_else(|| "".into(), Arc::clone);
+        let key = Violation {
+            segment_map: Arc::clone(violation.segment_map),
+            segments: Some((segment(violation.from_segment), segment(violation.to_segment))),
+            severity: violation.severity,
+            subject: Some(subject.workload.clone()),
+            peer: peer.clone(),
+            port: PortLabel::Is(delta.port),
+            protocol: Some(delta.protocol),
+            cause: Some(delta.cause),
+            excepted: violation.excepted,
         };
-        if self.would_deny.knows(&key) {
-            return key;
-        }
-        let pair = Pair {
-            scenario: key.scenario,
-            direction: key.direction,
-            subject: subject.clone(),
-            peer: key.peer.clone(),
+        let by = Forbids::SegmentMap(Arc::clone(violation.segment_map));
+        let port = match self.violations.knows(&key) {
+            true => key.port,
+            false => self.bounded_port(delta, by, &subject.workload, peer),
         };
+        self.violations.add(
+            Violation { port, ..key },
+            delta.outcome.connections,
+            Some(example(delta, subject)),
+        );
+    }
+
+    /// The port of a new series: its own, or `many` where the pair has spent its ports.
+    fn bounded_port(
+        &mut self,
+        delta: &JudgedDelta<'_>,
+        by: Forbids,
+        subject: &WorkloadRef,
+        peer: Peer,
+    ) -> PortLabel {
+        let pair = Pair { by, direction: delta.direction, subject: subject.clone(), peer };
         let ports = self.ports.entry(pair).or_default();
-        if ports.contains(&(port, protocol)) {
-            return key;
+        let port = (delta.port, delta.protocol);
+        if ports.contains(&port) {
+            return PortLabel::Is(delta.port);
         }
         if ports.len() < self.caps.ports_per_pair {
-            ports.push((port, protocol));
-            return key;
+            ports.push(port);
+            return PortLabel::Is(delta.port);
         }
-        WouldDeny { port: PortLabel::Many, ..key }
+        PortLabel::Many
     }
 
     fn record_failed(&mut self, delta: &JudgedDelta<'_>) {
@@ -307,6 +371,7 @@ impl Families {
 
     fn forget(&mut self, workload: &WorkloadRef) {
         self.would_deny.forget(workload);
+        self.violations.forget(workload);
         self.failed.forget(workload);
         self.ports.retain(|pair, _| {
             let is_peer =
@@ -329,6 +394,11 @@ impl Families {
             encoder,
             "dryfence_would_deny_connections",
             "Connections that a scenario would deny in the direction judged here: accepted ones; UDP: any",
+        )?)?;
+        self.violations.encode(counter(
+            encoder,
+            "dryfence_segment_violation_connections",
+            "Connections that a segment map forbids, whatever the policies say: accepted ones; UDP: any",
         )?)?;
         self.judged.encode(counter(
             encoder,
@@ -368,12 +438,24 @@ impl Families {
         )?;
         for (name, folded) in [
             ("dryfence_failed_connections_total", self.failed.folded_total()),
+            ("dryfence_segment_violation_connections_total", self.violations.folded_total()),
             ("dryfence_would_deny_connections_total", self.would_deny.folded_total()),
         ] {
             metric.encode_family(&[("metric", name)])?.encode_counter::<NoLabelSet, _, u64>(&folded, None)?;
         }
         Ok(())
     }
+}
+
+/// One connection behind what a delta counts.
+fn example(delta: &JudgedDelta<'_>, subject: &Pod) -> Example {
+    let peer = match (&delta.peer.endpoint, delta.peer.address) {
+        (Endpoint::Pod(pod), _) => ExamplePeer::Name(Arc::clone(&pod.name)),
+        (Endpoint::Node(name), _) => ExamplePeer::Name(Arc::clone(name)),
+        (_, Some(address)) => ExamplePeer::Address(address),
+        (_, None) => ExamplePeer::None,
+    };
+    Example { pod: Arc::clone(&subject.name), peer, count: delta.outcome.connections, at: delta.at }
 }
 
 /// Starts a counter family; the encoder adds `_total`.

@@ -1,3 +1,5 @@
+mod segments;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -96,7 +98,7 @@ struct Recorded(Vec<(String, u64)>);
 
 impl Recorder for Recorded {
     fn judged(&mut self, judged: Judged<'_>) {
-        for (scenario, judgement) in judged.scenarios.iter().zip(judged.judgements) {
+        for (scenario, judgement) in judged.scenarios.iter().zip(&judged.answers.judgements) {
             let direction = judged.edge.direction;
             let verdict = judgement.of(direction).verdict;
             self.0.push((format!("{}/{direction}/{verdict}", scenario.name()), judged.outcome.connections));

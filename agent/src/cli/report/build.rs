@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::segments::{Excepted, SegmentFindings, excepted, segments};
 use super::words;
 use crate::finding::words::{edge, title};
 use crate::finding::{Denial, End, Link, Pair, Seen};
@@ -46,6 +47,10 @@ pub struct Report {
     /// How far the findings can be relied on.
     pub confidence: String,
     pub scenarios: Vec<ScenarioFindings>,
+    /// What crosses declared segments, whatever the policies say.
+    pub segments: SegmentFindings,
+    /// What is known and muted; in no number of `scenarios` and `segments`.
+    pub excepted: Excepted,
     pub unknown: Vec<UnknownGroup>,
     pub failing: Vec<Failing>,
     /// What to do next.
@@ -71,6 +76,8 @@ pub struct ScenarioFindings {
     pub beyond: Option<String>,
     /// Connections that this scenario would break and `beyond` would not.
     pub connections: u64,
+    /// Connections that it would break besides, and whose denials exceptions mute.
+    pub excepted: u64,
     pub groups: Vec<Group>,
 }
 
@@ -133,8 +140,10 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
     let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
     let findings = groups.flat_map(|group| &mut group.findings);
     Denial::name_apart(findings.flat_map(|finding| &mut finding.denials));
-    let unknown =
-        unknown(&links, &scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>());
+    let segments = segments(list, &links);
+    let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+    let excepted = excepted(list, &links, &names);
+    let unknown = unknown(&links, &names);
     let window = Window {
         start: list.window.start,
         end: list.window.end,
@@ -143,7 +152,7 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
         unobserved: list.window.unobserved.clone(),
     };
     let confidence = words::confidence(&window, &unknown);
-    let next = words::next(&scenarios, &unknown);
+    let next = words::next(&scenarios, &segments, &unknown);
     Report {
         window,
         dialect: list.dialect.clone(),
@@ -157,6 +166,8 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
         warnings: list.warnings.clone(),
         confidence,
         scenarios,
+        segments,
+        excepted,
         unknown,
         failing: failing(&links),
         next,
@@ -198,10 +209,17 @@ fn scenario_findings(name: &str, beyond: Option<&str>, links: &[Link<'_>]) -> Sc
         .flat_map(|group| &group.findings)
         .filter(|finding| !finding.broken_before)
         .fold(0, |sum: u64, finding| sum.saturating_add(finding.connections));
-    ScenarioFindings { name: name.to_owned(), beyond: beyond.map(ToOwned::to_owned), connections, groups }
+    let excepted = links.iter().map(|link| link.seen(|pair| pair.is_excepted(name)).connections);
+    ScenarioFindings {
+        name: name.to_owned(),
+        beyond: beyond.map(ToOwned::to_owned),
+        connections,
+        excepted: excepted.fold(0, u64::saturating_add),
+        groups,
+    }
 }
 
-/// The directions of a pair that the scenario denies and `beyond` does not.
+/// The directions of a pair that the scenario denies and `beyond` does not, unless an exception mutes that.
 fn newly_denied<'a>(
     pair: &Pair<'a>,
     direction: Direction,
@@ -209,7 +227,7 @@ fn newly_denied<'a>(
     beyond: Option<&str>,
 ) -> Option<&'a DecisionRecord> {
     let before = beyond.is_some_and(|beyond| pair.denied(direction, beyond).is_some());
-    pair.denied(direction, scenario).filter(|_| !before)
+    pair.denied(direction, scenario).filter(|_| !before && !pair.is_excepted(scenario))
 }
 
 fn finding(link: &Link<'_>, scenario: &str, beyond: Option<&str>) -> Option<Finding> {

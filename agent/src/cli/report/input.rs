@@ -118,6 +118,8 @@ fn without_window(edges: Vec<EdgeRecord>) -> EdgeList {
         dialect: String::new(),
         scenarios: Vec::new(),
         warnings: Vec::new(),
+        segment_maps: Vec::new(),
+        exception_findings: Vec::new(),
         edges,
     }
 }
@@ -143,6 +145,16 @@ fn merge(inputs: Vec<(String, Input)>) -> Result<Input, InputError> {
         for warning in list.warnings {
             if !all.list.warnings.contains(&warning) {
                 all.list.warnings.push(warning);
+            }
+        }
+        for map in list.segment_maps {
+            if !all.list.segment_maps.contains(&map) {
+                all.list.segment_maps.push(map);
+            }
+        }
+        for finding in list.exception_findings {
+            if !all.list.exception_findings.contains(&finding) {
+                all.list.exception_findings.push(finding);
             }
         }
         all.list.edges.append(&mut list.edges);

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::build::{Finding, Report, ScenarioFindings};
+use super::segments::{Excepted, SegmentFindings};
 use super::words;
 use crate::finding::Denial;
 use crate::finding::words::{count, edge as edge_in_words, moment, short_port};
@@ -22,6 +23,8 @@ pub fn render(report: &Report, yaml: bool, headers: bool) -> Result<String, fmt:
     for scenario in &report.scenarios {
         section(&mut text, scenario, yaml)?;
     }
+    segments_section(&mut text, &report.segments)?;
+    excepted_section(&mut text, &report.excepted)?;
     if !report.unknown.is_empty() {
         text.push_str("\n## Unknown\n\n");
     }
@@ -47,6 +50,58 @@ pub fn render(report: &Report, yaml: bool, headers: bool) -> Result<String, fmt:
         writeln!(text, "\n**Next:** {}", report.next)?;
     }
     Ok(text)
+}
+
+fn segments_section(text: &mut String, segments: &SegmentFindings) -> fmt::Result {
+    if segments.maps.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\n## Segment violations: {}", words::segments_headline(segments))?;
+    for map in &segments.maps {
+        let state = if map.in_force { map.severity.as_str() } else { "not in force" };
+        writeln!(text, "\n### {} ({state})\n", escaped(&map.map))?;
+        if let Some(what) = words::map_quiet(map) {
+            writeln!(text, "- {what}")?;
+        }
+        for reason in map.reasons.iter().chain(&map.notes) {
+            writeln!(text, "- {}", escaped(reason))?;
+        }
+        for pair in &map.pairs {
+            let connections = count(pair.connections, "connection");
+            writeln!(text, "- **{}**: {connections}", escaped(&words::segment_pair(pair)))?;
+            for crossing in &pair.crossings {
+                let (initiator, responder) = (&crossing.initiator, &crossing.responder);
+                let port = short_port(crossing.port, crossing.protocol);
+                let connections = count(crossing.connections, "connection");
+                let (first, last) = (moment(crossing.first_seen), moment(crossing.last_seen));
+                writeln!(
+                    text,
+                    "  - [ ] `{initiator}` → `{responder}` **{port}**: {connections}, first {first}, last {last}"
+                )?;
+                let (why, policy) = (escaped(&crossing.reason), words::beside_policy(crossing));
+                writeln!(text, "    - {why}; {policy}")?;
+            }
+        }
+        for unknown in words::map_unknown(map) {
+            writeln!(text, "- unknown: {}", escaped(&unknown))?;
+        }
+    }
+    Ok(())
+}
+
+fn excepted_section(text: &mut String, excepted: &Excepted) -> fmt::Result {
+    let line = words::excepted(excepted);
+    if line.is_none() && excepted.findings.is_empty() {
+        return Ok(());
+    }
+    text.push_str("\n## Exceptions\n\n");
+    if let Some(line) = line {
+        writeln!(text, "- {}", escaped(&line))?;
+    }
+    for found in &excepted.findings {
+        writeln!(text, "- **{}**: {}", found.exception, escaped(&found.finding))?;
+    }
+    Ok(())
 }
 
 fn section(text: &mut String, scenario: &ScenarioFindings, yaml: bool) -> fmt::Result {

@@ -1,3 +1,5 @@
+mod segments;
+
 use std::path::Path;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;

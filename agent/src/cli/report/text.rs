@@ -3,11 +3,12 @@
 use anstyle::{AnsiColor, Style};
 
 use super::build::{Failing, Finding, Report, ScenarioFindings, UnknownGroup};
+use super::segments::{Excepted, MapFindings, SegmentCrossing, SegmentFindings};
 use super::words;
 use crate::cli::layout::{NO_BREAK, Page, Span, span, width_of};
 use crate::finding::words::{count, moment, moment_on, short_port};
 use crate::finding::{Denial, End};
-use crate::model::edge::Direction;
+use crate::model::edge::{Direction, Protocol};
 use crate::model::time::Timestamp;
 
 /// How a report is shown.
@@ -46,6 +47,8 @@ pub fn render(report: &Report, look: Look) -> String {
     for scenario in &report.scenarios {
         scenario_section(&mut page, scenario, report.window.start, look);
     }
+    segments_section(&mut page, &report.segments, report.window.start, look);
+    excepted_section(&mut page, &report.excepted);
     unknown_section(&mut page, &report.unknown, look);
     failing_section(&mut page, &report.failing, report.window.start, look);
     let yaml = if look.yaml { report.yaml() } else { String::new() };
@@ -95,7 +98,7 @@ fn scenario_section(page: &mut Page, scenario: &ScenarioFindings, day: Timestamp
                 page.paragraph(INDENT, INDENT, &tail);
             }
             if look.wide {
-                addresses(page, finding);
+                addresses(page, INDENT, &finding.initiator, &finding.responder);
             }
             for denial in &finding.denials {
                 denial_lines(page, denial, look);
@@ -110,12 +113,16 @@ fn unbroken(text: &str) -> String {
 }
 
 fn head(finding: &Finding) -> Vec<Span> {
+    connection(&finding.initiator, &finding.responder, finding.port, finding.protocol)
+}
+
+fn connection(initiator: &End, responder: &End, port: u16, protocol: Protocol) -> Vec<Span> {
     vec![
-        span(PLACE, finding.initiator.to_string()),
+        span(PLACE, initiator.to_string()),
         span(PLAIN, " → "),
-        span(PLACE, finding.responder.to_string()),
+        span(PLACE, responder.to_string()),
         span(PLAIN, "  "),
-        span(BOLD, unbroken(&short_port(finding.port, finding.protocol))),
+        span(BOLD, unbroken(&short_port(port, protocol))),
     ]
 }
 
@@ -131,10 +138,10 @@ fn tail(finding: &Finding, day: Timestamp, look: Look) -> Vec<Span> {
     tail
 }
 
-fn addresses(page: &mut Page, finding: &Finding) {
+fn addresses(page: &mut Page, indent: usize, initiator: &End, responder: &End) {
     let list = |end: &End| end.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let text = format!("{} → {}", list(&finding.initiator), list(&finding.responder));
-    page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, text)]);
+    let text = format!("{} → {}", list(initiator), list(responder));
+    page.paragraph(indent, indent + TEXT - INDENT, &[span(DIM, "seen     "), span(DIM, text)]);
 }
 
 fn denial_lines(page: &mut Page, denial: &Denial, look: Look) {
@@ -189,6 +196,82 @@ fn policy_names(denial: &Denial) -> String {
         before = kind;
     }
     text
+}
+
+fn segments_section(page: &mut Page, segments: &SegmentFindings, day: Timestamp, look: Look) {
+    if segments.maps.is_empty() {
+        return;
+    }
+    page.blank();
+    let headline = words::segments_headline(segments);
+    page.paragraph(0, 2, &[span(BOLD, "SEGMENT VIOLATIONS"), span(PLAIN, "  "), span(PLAIN, headline)]);
+    for map in &segments.maps {
+        map_lines(page, map, day, look);
+    }
+}
+
+fn map_lines(page: &mut Page, map: &MapFindings, day: Timestamp, look: Look) {
+    page.blank();
+    let name = span(BOLD, map.map.as_str());
+    if map.in_force {
+        let severity = span(DIM, format!("  ({})", map.severity));
+        let what = words::map_quiet(map).map(|what| span(PLAIN, format!("  {what}")));
+        page.paragraph(0, 2, &[name, severity].into_iter().chain(what).collect::<Vec<_>>());
+    } else {
+        page.paragraph(0, 2, &[name, span(UNKNOWN, "  not in force: nothing was judged by it")]);
+    }
+    for reason in &map.reasons {
+        page.paragraph(2, INDENT, &[span(UNKNOWN, reason.as_str())]);
+    }
+    for note in &map.notes {
+        page.paragraph(2, INDENT, &[span(DIM, "note: "), span(PLAIN, note.as_str())]);
+    }
+    for pair in &map.pairs {
+        let connections = format!("  {}", count(pair.connections, "connection"));
+        page.paragraph(2, INDENT, &[span(BOLD, words::segment_pair(pair)), span(PLAIN, connections)]);
+        for crossing in &pair.crossings {
+            crossing_lines(page, crossing, day, look);
+        }
+    }
+    for unknown in words::map_unknown(map) {
+        page.paragraph(2, INDENT, &[span(UNKNOWN, "unknown"), span(PLAIN, format!("  {unknown}"))]);
+    }
+}
+
+fn crossing_lines(page: &mut Page, crossing: &SegmentCrossing, day: Timestamp, look: Look) {
+    let show = |time| if look.wide { moment(time) } else { moment_on(time, day) };
+    let SegmentCrossing { initiator, responder, port, protocol, .. } = crossing;
+    let mut line = connection(initiator, responder, *port, *protocol);
+    line.extend([
+        span(PLAIN, "   "),
+        span(BOLD, unbroken(&count(crossing.connections, "connection"))),
+        span(DIM, format!(", first {}, last {}", show(crossing.first_seen), show(crossing.last_seen))),
+    ]);
+    page.paragraph(INDENT, INDENT + 2, &line);
+    if look.wide {
+        addresses(page, INDENT + 2, initiator, responder);
+    }
+    let mut detail = |name: &str, style, text: &str| {
+        page.paragraph(INDENT + 2, TEXT + 2, &[span(style, format!("{name:<9}")), span(style, text)]);
+    };
+    detail("why", DENIED, &crossing.reason);
+    detail("policy", DIM, words::beside_policy(crossing));
+}
+
+fn excepted_section(page: &mut Page, excepted: &Excepted) {
+    let line = words::excepted(excepted);
+    if line.is_none() && excepted.findings.is_empty() {
+        return;
+    }
+    page.blank();
+    page.paragraph(0, 2, &[span(BOLD, "EXCEPTIONS"), span(PLAIN, "  known, counted, in no number above")]);
+    if let Some(line) = line {
+        page.paragraph(2, INDENT, &[span(PLAIN, line)]);
+    }
+    for found in &excepted.findings {
+        let line = [span(UNKNOWN, found.exception.as_str()), span(PLAIN, format!("  {}", found.finding))];
+        page.paragraph(2, INDENT, &line);
+    }
 }
 
 fn unknown_section(page: &mut Page, unknown: &[UnknownGroup], look: Look) {

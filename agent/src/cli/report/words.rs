@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::build::{Report, ScenarioFindings, UnknownGroup, Window};
+use super::segments::{Excepted, MapFindings, SegmentCrossing, SegmentFindings, SegmentPair};
 use crate::finding::words::{count, duration, losses, moment};
+use crate::model::verdict::Verdict;
 
 /// How far the findings can be relied on, in one sentence.
 pub(super) fn confidence(window: &Window, unknown: &[UnknownGroup]) -> String {
@@ -30,7 +32,24 @@ pub(super) fn confidence(window: &Window, unknown: &[UnknownGroup]) -> String {
 }
 
 /// What to do next, in one line.
-pub(super) fn next(scenarios: &[ScenarioFindings], unknown: &[UnknownGroup]) -> String {
+pub(super) fn next(
+    scenarios: &[ScenarioFindings],
+    segments: &SegmentFindings,
+    unknown: &[UnknownGroup],
+) -> String {
+    let policies = next_for_policies(scenarios, unknown);
+    let crossings: usize =
+        segments.maps.iter().flat_map(|map| &map.pairs).map(|pair| pair.crossings.len()).sum();
+    if crossings == 0 {
+        return policies;
+    }
+    let violations = count(crossings as u64, "segment violation");
+    format!(
+        "{policies} Decide on {violations}: forbid it by a policy, allow it in the map, or declare an EdgeException."
+    )
+}
+
+fn next_for_policies(scenarios: &[ScenarioFindings], unknown: &[UnknownGroup]) -> String {
     let mut owners: BTreeMap<&str, u64> = BTreeMap::new();
     for finding in scenarios.iter().flat_map(ScenarioFindings::findings) {
         for denial in &finding.denials {
@@ -53,8 +72,12 @@ pub(super) fn next(scenarios: &[ScenarioFindings], unknown: &[UnknownGroup]) -> 
                 report again."
             .to_owned();
     }
-    "nothing that was seen would break: keep recording until the rarest job has run, then read this report again."
-        .to_owned()
+    let excepted = scenarios.iter().any(|scenario| scenario.excepted > 0);
+    let but = if excepted { " but what is excepted" } else { "" };
+    format!(
+        "nothing that was seen would break{but}: keep recording until the rarest job has run, then read this \
+         report again."
+    )
 }
 
 /// What a scenario's heading says.
@@ -69,7 +92,13 @@ pub(super) fn headline(scenario: &ScenarioFindings) -> String {
             format!("breaks {}{beyond}: {edges}", count(scenario.connections, "connection"))
         }
     };
-    if more.is_empty() { what } else { format!("{what}; {} of those above need more", more.len()) }
+    let excepted = match scenario.excepted {
+        0 => String::new(),
+        excepted => format!("; {excepted} more excepted"),
+    };
+    let more =
+        if more.is_empty() { String::new() } else { format!("; {} of those above need more", more.len()) };
+    format!("{what}{excepted}{more}")
 }
 
 /// The rows of the header: a name and its text.
@@ -92,4 +121,71 @@ pub(super) fn header(report: &Report) -> Vec<(&'static str, String)> {
     rows.extend(report.warnings.iter().map(|text| ("warning", text.clone())));
     rows.push(("confidence", report.confidence.clone()));
     rows
+}
+
+/// What the heading of the segments says.
+pub(super) fn segments_headline(segments: &SegmentFindings) -> String {
+    let crossings: usize =
+        segments.maps.iter().flat_map(|map| &map.pairs).map(|pair| pair.crossings.len()).sum();
+    if crossings == 0 {
+        let excepted = segments.maps.iter().any(|map| map.excepted > 0);
+        let what = "nothing that was seen crosses a declared segment";
+        return if excepted { format!("{what}, but what is excepted") } else { what.to_owned() };
+    }
+    let findings = count(crossings as u64, "finding");
+    format!("{} cross what a segment map keeps apart: {findings}", count(segments.connections, "connection"))
+}
+
+/// What is said of a map in force that nothing new crosses.
+pub(super) const fn map_quiet(map: &MapFindings) -> Option<&'static str> {
+    match (map.in_force && map.pairs.is_empty(), map.excepted) {
+        (false, _) => None,
+        (true, 0) => Some("nothing that was seen crosses it"),
+        (true, _) => Some("nothing that was seen crosses it, but what is excepted"),
+    }
+}
+
+/// `web → data`.
+pub(super) fn segment_pair(pair: &SegmentPair) -> String {
+    let name = |segment: &Option<String>| segment.as_deref().unwrap_or("(no segment)").to_owned();
+    format!("{} → {}", name(&pair.from), name(&pair.to))
+}
+
+/// What the policies in force make of a violation.
+pub(super) const fn beside_policy(crossing: &SegmentCrossing) -> &'static str {
+    match crossing.enforced {
+        Some(Verdict::Allow) => "the policies in force allow it",
+        Some(Verdict::Deny) => "the policies in force deny it too",
+        Some(Verdict::Unknown) => "what the policies in force say is not known",
+        None => "the policies in force were not asked",
+    }
+}
+
+/// What a map cannot tell, one line a reason.
+pub(super) fn map_unknown(map: &MapFindings) -> impl Iterator<Item = String> {
+    map.unknown.iter().map(|unknown| {
+        format!("{} cannot be judged: {}", count(unknown.connections, "connection"), unknown.reason)
+    })
+}
+
+/// What is excepted, in one line; nothing where nothing is.
+pub(super) fn excepted(excepted: &Excepted) -> Option<String> {
+    if excepted.connections == 0 {
+        return None;
+    }
+    let are = if excepted.connections == 1 { "is" } else { "are" };
+    let by = excepted.by.iter().map(|by| {
+        let from = by.from.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let mut text =
+            format!("{} by {} from {from}: {}", by.connections, by.exception.exception, by.exception.reason);
+        if let Some(ticket) = &by.exception.ticket {
+            text.push_str(&format!(" ({ticket})"));
+        }
+        if let Some(end) = by.exception.expires_at {
+            text.push_str(&format!(", until {}", moment(end)));
+        }
+        text
+    });
+    let by = by.collect::<Vec<_>>().join("; ");
+    Some(format!("{} {are} excepted: {by}", count(excepted.connections, "connection")))
 }

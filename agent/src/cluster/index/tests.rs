@@ -697,3 +697,52 @@ fn a_pod_event_costs_the_same_in_a_large_index() {
         "{small:?} for 100, {large:?} for 20,000"
     );
 }
+
+#[test]
+fn maps_and_exceptions_have_a_generation_of_their_own() {
+    let map = |to: &str| {
+        let object = typed(json!({
+            "apiVersion": "dryfence.io/v1alpha1", "kind": "SegmentMap", "metadata": {"name": "tiers"},
+            "spec": {"segments": [{"name": "outside", "members": [{"entity": to}]}]},
+        }));
+        Object::SegmentMap(Arc::new(crate::segment::SegmentMap::from_object(&object)))
+    };
+    let exception = || {
+        let object = typed(json!({
+            "apiVersion": "dryfence.io/v1alpha1", "kind": "EdgeException",
+            "metadata": {"name": "e", "namespace": "app"},
+            "spec": {"segmentMap": "tiers", "to": [{"entity": "world"}], "reason": "known"},
+        }));
+        Object::EdgeException(Arc::new(crate::segment::EdgeException::from_object(&object)))
+    };
+    let mut index = mk_index([map("world"), exception()]);
+    assert_eq!((index.segment_maps().len(), index.edge_exceptions().len()), (1, 1));
+    let (first, policies) = (index.segment_generation(), index.policy_generation());
+    index.reset(vec![map("world"), exception()], at(200));
+    assert_eq!(index.segment_generation(), first, "the same again is no change");
+    index.apply(map("node"), at(300));
+    assert_eq!(index.segment_generation(), first + 1);
+    index.reset(vec![map("node")], at(400));
+    assert_eq!((index.segment_generation(), index.edge_exceptions().len()), (first + 2, 0));
+    index.delete(&ObjectRef::cluster("SegmentMap", "tiers"), at(500));
+    assert_eq!((index.segment_generation(), index.segment_maps().len()), (first + 3, 0));
+    assert_eq!(index.policy_generation(), policies, "policies are not concerned");
+}
+
+#[test]
+fn the_api_server_listens_behind_service_default_kubernetes() {
+    let slice = |namespace: &str, service: &str| {
+        let slice = typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(json!({
+            "metadata": {"name": service, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "ports": [{"name": "https", "port": 6443}],
+            "endpoints": [{"addresses": ["198.51.100.2"]}, {"addresses": ["198.51.100.1"]}],
+        }));
+        Object::EndpointSlice(Box::new(EndpointSlice::try_from(&slice).unwrap()))
+    };
+    assert!(mk_index([slice("default", "web"), slice("app", "kubernetes")]).api_server().is_empty());
+    let index = mk_index([slice("default", "kubernetes")]);
+    let listens: Vec<String> = index.api_server().iter().map(ToString::to_string).collect();
+    assert_eq!(listens, ["198.51.100.1:6443", "198.51.100.2:6443"]);
+    let labels = index.namespace_labels();
+    assert!(labels.contains_key("app") && !labels.contains_key("default"), "only declared ones are known");
+}

@@ -15,6 +15,8 @@ use super::salvage;
 use crate::cluster::object::{EndpointSlice, Namespace, Node, Object, ObjectError, Pod, Service, Workload};
 use crate::model::object::ObjectRef;
 use crate::policy::{Fault, Policy};
+use crate::segment::api::{API_VERSION, EDGE_EXCEPTION, EdgeExceptionObject, SEGMENT_MAP, SegmentMapObject};
+use crate::segment::{self, EdgeException, Effect, SegmentMap};
 
 /// A kind that we read.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ where
     Ok(Object::Workload(Box::new(Workload::try_from(&typed::<T>(value, unknown)?)?)))
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     kind("Namespace", "v1", false, |value, unknown| {
         Ok(Object::Namespace(Namespace::try_from(&typed::<core::Namespace>(value, unknown)?)?))
     }),
@@ -59,6 +61,8 @@ const KINDS: [Kind; 13] = [
         Ok(Object::Node(Box::new(Node::try_from(&typed::<core::Node>(value, unknown)?)?)))
     }),
     kind("NetworkPolicy", "networking.k8s.io/v1", true, policy),
+    kind(SEGMENT_MAP, API_VERSION, false, segment_map),
+    kind(EDGE_EXCEPTION, API_VERSION, true, edge_exception),
     kind("Deployment", "apps/v1", true, workload::<Deployment>),
     kind("StatefulSet", "apps/v1", true, workload::<StatefulSet>),
     kind("DaemonSet", "apps/v1", true, workload::<DaemonSet>),
@@ -138,10 +142,7 @@ fn path_text(path: &serde_ignored::Path<'_>) -> String {
 /// dropping one (`form` for `from`) would turn a rule for some into a rule for all.
 fn policy(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
     let typed = typed::<NetworkPolicy>(value, unknown)?;
-    let decides = |field: &str| !field.starts_with("metadata.") && !field.starts_with("status");
-    let (faults, rest): (Vec<String>, Vec<String>) =
-        std::mem::take(unknown).into_iter().partition(|field| decides(field));
-    *unknown = rest;
+    let faults = deciding(unknown);
     let fault = |field: String| Fault { field, message: "is not a field of NetworkPolicy".to_owned() };
     // A field beside `spec` that is none: with no `spec`, it is likely the `spec`, misspelt.
     if typed.spec.is_none()
@@ -151,6 +152,32 @@ fn policy(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectErro
     }
     let faults = faults.into_iter().map(fault).collect();
     Ok(Object::Policy(Arc::new(Policy::from_network_policy_with(&typed, faults))))
+}
+
+/// Takes the unknown fields out that may change what the object means; those of its metadata and status stay.
+fn deciding(unknown: &mut Vec<String>) -> Vec<String> {
+    let decides = |field: &str| !field.starts_with("metadata.") && !field.starts_with("status");
+    let (faults, rest) = std::mem::take(unknown).into_iter().partition(|field| decides(field));
+    *unknown = rest;
+    faults
+}
+
+/// Unknown fields take a map or an exception out of force: they may have been meant to narrow a member.
+fn unknown_fields(unknown: &mut Vec<String>, kind: &str) -> Vec<segment::Finding> {
+    let finding = |field| segment::Finding::not_in_force(field, format_args!("is not a field of {kind}"));
+    deciding(unknown).into_iter().map(finding).collect()
+}
+
+fn segment_map(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
+    let typed = typed::<SegmentMapObject>(value, unknown)?;
+    let findings = unknown_fields(unknown, SEGMENT_MAP);
+    Ok(Object::SegmentMap(Arc::new(SegmentMap::from_object_with(&typed, findings))))
+}
+
+fn edge_exception(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
+    let typed = typed::<EdgeExceptionObject>(value, unknown)?;
+    let findings = unknown_fields(unknown, EDGE_EXCEPTION);
+    Ok(Object::EdgeException(Arc::new(EdgeException::from_object_with(&typed, findings))))
 }
 
 /// Decodes one document.
@@ -278,7 +305,26 @@ impl<'a> Decoder<'a> {
                     self.findings.push(self.place.error(reference, Some(field), fault.message.clone()));
                 }
             }
+            Object::SegmentMap(map) => self.remark_all(map.reference(), map.findings(), item),
+            Object::EdgeException(exception) => {
+                self.remark_all(exception.reference(), exception.findings(), item);
+            }
             _ => {}
+        }
+    }
+
+    /// The findings of a segment map or an exception: an error where it is not in force for it.
+    fn remark_all(&mut self, reference: &ObjectRef, findings: &[segment::Finding], item: Option<&str>) {
+        for finding in findings {
+            let field = Some(under(item, &finding.field));
+            let message = match finding.effect {
+                Effect::NotInForce => format!("{}: it is not in force", finding.message),
+                Effect::Note => finding.message.clone(),
+            };
+            self.findings.push(match finding.effect {
+                Effect::NotInForce => self.place.error(Some(reference), field, message),
+                Effect::Note => self.place.warning(Some(reference), field, message),
+            });
         }
     }
 
@@ -294,6 +340,14 @@ impl<'a> Decoder<'a> {
         let field = under(item, &error.field);
         let field = (!field.is_empty()).then_some(field);
         self.findings.push(self.place.error(reference.as_ref(), field, error.message.clone()));
+        if kind.name == SEGMENT_MAP {
+            let finding = segment::Finding::not_in_force(error.field, error.message);
+            return salvage::unreadable_map(
+                reference.as_ref().map(|known| &*known.name),
+                self.place,
+                finding,
+            );
+        }
         if kind.name != "NetworkPolicy" {
             return salvage::from_value(reference, kind.name, value, self.place);
         }

@@ -10,6 +10,8 @@ use super::finding::Place;
 use crate::cluster::object::{Broken, EndpointSlice, Object};
 use crate::model::object::ObjectRef;
 use crate::policy::{Fault, Policy};
+use crate::segment::api::SEGMENT_MAP;
+use crate::segment::{self, SegmentMap};
 
 /// The name of an object that has none that could be read.
 fn placeholder(place: &Place) -> String {
@@ -25,6 +27,12 @@ pub(super) fn unreadable_policy(namespace: Option<&str>, place: &Place, message:
         name: placeholder(place).into(),
     };
     Policy::unreadable(reference, Fault { field: "spec".to_owned(), message: message.to_owned() })
+}
+
+/// A segment map of which nothing is known but, perhaps, its name: it is not in force, and says so.
+pub(super) fn unreadable_map(name: Option<&str>, place: &Place, finding: segment::Finding) -> Object {
+    let name = name.map_or_else(|| placeholder(place), ToOwned::to_owned);
+    Object::SegmentMap(Arc::new(SegmentMap::unreadable(&name, finding)))
 }
 
 /// An object of a kind that we know, of which the raw value is known and no more.
@@ -96,6 +104,10 @@ pub(super) fn from_text(text: &str, place: &Place, default_namespace: Option<&st
                 _ => unreadable_policy(namespace, place, "the document cannot be parsed"),
             };
             return Object::Policy(Arc::new(policy));
+        }
+        if kind == SEGMENT_MAP {
+            let finding = segment::Finding::not_in_force("spec", "the document cannot be parsed");
+            return unreadable_map(name, place, finding);
         }
         let namespaced = known_kind(kind).is_some_and(|known| known.namespaced);
         let own = namespace.or(default_namespace).unwrap_or("default");

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod segments;
+
 use super::{Loaded, load, watch};
 use crate::cluster::index::Index;
 use crate::cluster::object::Object;
@@ -102,11 +104,13 @@ fn every_kind_is_read() {
          - {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: w, namespace: x}, spec: {selector: {}}}\n\
          - {apiVersion: v1, kind: ReplicationController, metadata: {name: w, namespace: x}}\n\
          - {apiVersion: batch/v1, kind: Job, metadata: {name: w, namespace: x}, spec: {template: {}}}\n\
+         - {apiVersion: dryfence.io/v1alpha1, kind: SegmentMap, metadata: {name: m}, spec: {segments: [{name: s, members: [{entity: world}]}]}}\n\
+         - {apiVersion: dryfence.io/v1alpha1, kind: EdgeException, metadata: {name: e, namespace: x}, spec: {scenario: enforced, to: [{entity: world}], reason: known}}\n\
          - {apiVersion: batch/v1, kind: CronJob, metadata: {name: w, namespace: x}, spec: {schedule: '@daily', jobTemplate: {}}}\n",
     );
     let (objects, findings) = shown(&loaded);
     assert_eq!(findings, Vec::<String>::new());
-    assert_eq!(objects.len(), 12);
+    assert_eq!(objects.len(), 14);
     assert!(objects.iter().all(|object| !object.starts_with("broken")), "{objects:?}");
 }
 

@@ -12,8 +12,7 @@ use crate::model::record::{EdgeList, EdgeRecord, PartyRecord};
 use crate::model::verdict::Verdict;
 
 /// The query parameters that exist.
-const PARAMETERS: &str =
-    "namespace, workload, peer, verdict, scenario, direction, cause, port, protocol, format, limit";
+const PARAMETERS: &str = "namespace, workload, peer, verdict, scenario, violation, direction, cause, port, protocol, format, limit";
 
 /// A query parameter that is unknown or has a value that it cannot have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +51,7 @@ pub struct Query {
 ///
 /// `namespace` and `workload` are about one end of the connection, whichever it is, and `peer` is about the
 /// other one. `verdict` is the one of both directions together, under the scenarios that are asked for.
+/// `violation` is a segment map that forbids the edge, by its name, or `true` for any map.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     namespaces: Vec<String>,
@@ -59,6 +59,8 @@ pub struct Filter {
     peers: Vec<PeerName>,
     verdicts: Vec<Verdict>,
     scenarios: Vec<String>,
+    /// Names of segment maps, or `true` for any.
+    violations: Vec<String>,
     directions: Vec<Direction>,
     causes: Vec<Cause>,
     ports: Vec<u16>,
@@ -106,6 +108,7 @@ impl Query {
             "peer" => filter.peers.push(value.parse()?),
             "verdict" => filter.verdicts.push(one_of(value, VERDICTS, "Allow, Deny, Unknown")?),
             "scenario" => filter.scenarios.push(value.to_owned()),
+            "violation" => filter.violations.push(value.to_owned()),
             "direction" => filter.directions.push(one_of(value, DIRECTIONS, "egress, ingress")?),
             "cause" => filter.causes.push(cause(value)?),
             "port" => {
@@ -171,6 +174,7 @@ impl Filter {
             && among(&self.ports, &edge.port)
             && among(&self.protocols, &edge.protocol)
             && self.matches_verdict(edge)
+            && self.matches_violation(edge)
             && (self.matches_ends(&edge.initiator, &edge.responder)
                 || self.matches_ends(&edge.responder, &edge.initiator))
     }
@@ -181,6 +185,13 @@ impl Filter {
             return true;
         }
         answers.any(|(_, answer)| among(&self.verdicts, &answer.verdict))
+    }
+
+    /// `true` is a violation of any segment map, excepted ones too.
+    fn matches_violation(&self, edge: &EdgeRecord) -> bool {
+        let asked = |map: &String| self.violations.iter().any(|wanted| wanted == "true" || wanted == map);
+        self.violations.is_empty()
+            || edge.segments.iter().any(|segment| segment.is_violation() && asked(&segment.map))
     }
 
     fn matches_ends(&self, end: &PartyRecord, other: &PartyRecord) -> bool {

@@ -10,7 +10,9 @@ use futures::stream;
 use serde::Serialize;
 
 use super::filter::Query;
-use crate::model::record::{EdgeList, EdgeRecord, ScenarioRecord, WindowRecord};
+use crate::model::record::{
+    EdgeList, EdgeRecord, ExceptionFindingRecord, ScenarioRecord, SegmentMapRecord, WindowRecord,
+};
 
 /// A piece is sent when it has grown to this many bytes.
 const PIECE: usize = 64 * 1024;
@@ -22,6 +24,10 @@ struct Head<'a> {
     dialect: &'a str,
     scenarios: Vec<&'a ScenarioRecord>,
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    segment_maps: &'a [SegmentMapRecord],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    exception_findings: &'a [ExceptionFindingRecord],
     edges: [(); 0],
 }
 
@@ -83,6 +89,8 @@ impl Writer {
                 .filter(|scenario| self.query.filter.wants_scenario(&scenario.name))
                 .collect(),
             warnings: &self.list.warnings,
+            segment_maps: &self.list.segment_maps,
+            exception_findings: &self.list.exception_findings,
             edges: [],
         };
         serde_json::to_writer(&mut *piece, &head)?;

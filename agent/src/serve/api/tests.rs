@@ -157,6 +157,28 @@ async fn edges_are_filtered_by_every_parameter() {
 }
 
 #[tokio::test]
+async fn edges_are_filtered_by_the_segment_map_that_forbids_them() {
+    let mut list = mk_guides_cluster();
+    let (first, second) = (list.edges.remove(0), list.edges.remove(0));
+    let mut allowed = first.clone().crossing("tiers", "web", "data", "no rule");
+    allowed.segments[0].verdict = "Allow".to_owned();
+    let (tiers, tenants) =
+        (first.crossing("tiers", "web", "data", "no rule"), second.crossing("tenants", "a", "b", "no rule"));
+    list.edges = vec![allowed, tiers.clone(), tenants.clone()];
+    let served = Served::new(Some(list)).await;
+    for (query, expected) in [
+        ("violation=true", vec![&tiers, &tenants]),
+        ("violation=tiers", vec![&tiers]),
+        ("violation=tiers,tenants", vec![&tiers, &tenants]),
+        ("violation=other", vec![]),
+    ] {
+        let edges = served.client().edges(query).await.unwrap().edges;
+        assert_eq!(edges.iter().collect::<Vec<_>>(), expected, "{query}");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn unknown_parameters_and_values_are_named() {
     let served = Served::new(Some(mk_guides_cluster())).await;
     for (query, parameter, problem) in [

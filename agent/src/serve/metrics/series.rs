@@ -1,6 +1,7 @@
 //! What the series are told apart by, and how their labels read.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::capped::{Fold, Key};
 use crate::model::cause::Cause;
@@ -44,6 +45,14 @@ impl From<&Party> for Peer {
 }
 
 impl Peer {
+    /// The workload or Service that it names.
+    const fn workload(&self) -> Option<&WorkloadRef> {
+        match self {
+            Self::Workload(workload) | Self::Service(workload) => Some(workload),
+            Self::Node | Self::World | Self::Unknown | Self::Overflow => None,
+        }
+    }
+
     /// `peer_namespace`, `peer_workload`, `peer_type`.
     fn labels(&self) -> [&str; 3] {
         match self {
@@ -87,10 +96,7 @@ impl Key for WouldDeny {
     }
 
     fn peer(&self) -> Option<&WorkloadRef> {
-        match &self.peer {
-            Peer::Workload(workload) | Peer::Service(workload) => Some(workload),
-            _ => None,
-        }
+        self.peer.workload()
     }
 
     fn folded(&self, into: Fold) -> Self {
@@ -107,21 +113,85 @@ impl Key for WouldDeny {
     }
 
     fn labels(&self) -> LabelPairs<'_> {
-        let [peer_namespace, peer_workload, peer_type] = self.peer.labels();
         let mut labels =
             vec![("scenario", self.scenario.into()), ("direction", self.direction.as_str().into())];
         labels.extend(subject_labels(self.subject.as_ref()));
-        labels.extend([
-            ("peer_namespace", peer_namespace.into()),
-            ("peer_workload", peer_workload.into()),
-            ("peer_type", peer_type.into()),
-            ("port", port_label(self.port, self.protocol)),
-            ("protocol", self.protocol.map_or(OVERFLOW, Protocol::as_str).into()),
-            ("cause", self.cause.map_or(OVERFLOW, Cause::as_str).into()),
-            ("excepted", bool_label(self.excepted).into()),
-        ]);
+        labels.extend(edge_labels(&self.peer, self.port, self.protocol, self.cause, self.excepted));
         labels
     }
+}
+
+/// A series of `dryfence_segment_violation_connections_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Violation {
+    pub(super) segment_map: Arc<str>,
+    /// From and to, empty for no segment; `None` in an overflow series.
+    pub(super) segments: Option<(Arc<str>, Arc<str>)>,
+    pub(super) severity: &'static str,
+    /// `None` in the family's overflow series.
+    pub(super) subject: Option<WorkloadRef>,
+    pub(super) peer: Peer,
+    pub(super) port: PortLabel,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) cause: Option<Cause>,
+    pub(super) excepted: bool,
+}
+
+impl Key for Violation {
+    fn subject(&self) -> Option<&WorkloadRef> {
+        self.subject.as_ref()
+    }
+
+    fn peer(&self) -> Option<&WorkloadRef> {
+        self.peer.workload()
+    }
+
+    fn folded(&self, into: Fold) -> Self {
+        Self {
+            segment_map: Arc::clone(&self.segment_map),
+            segments: None,
+            severity: self.severity,
+            subject: self.subject.clone().filter(|_| into == Fold::Workload),
+            peer: Peer::Overflow,
+            port: PortLabel::Overflow,
+            protocol: None,
+            cause: None,
+            excepted: self.excepted,
+        }
+    }
+
+    fn labels(&self) -> LabelPairs<'_> {
+        let (from, to) = self.segments.as_ref().map_or((OVERFLOW, OVERFLOW), |(from, to)| (from, to));
+        let mut labels = vec![
+            ("segment_map", (&*self.segment_map).into()),
+            ("from_segment", from.into()),
+            ("to_segment", to.into()),
+            ("severity", self.severity.into()),
+        ];
+        labels.extend(subject_labels(self.subject.as_ref()));
+        labels.extend(edge_labels(&self.peer, self.port, self.protocol, self.cause, self.excepted));
+        labels
+    }
+}
+
+/// The labels from the peer's on.
+fn edge_labels(
+    peer: &Peer,
+    port: PortLabel,
+    protocol: Option<Protocol>,
+    cause: Option<Cause>,
+    excepted: bool,
+) -> [(&'static str, Cow<'_, str>); 7] {
+    let [peer_namespace, peer_workload, peer_type] = peer.labels();
+    [
+        ("peer_namespace", peer_namespace.into()),
+        ("peer_workload", peer_workload.into()),
+        ("peer_type", peer_type.into()),
+        ("port", port_label(port, protocol)),
+        ("protocol", protocol.map_or(OVERFLOW, Protocol::as_str).into()),
+        ("cause", cause.map_or(OVERFLOW, Cause::as_str).into()),
+        ("excepted", bool_label(excepted).into()),
+    ]
 }
 
 /// `namespace`, `workload`, `workload_type`, as kube-state-metrics names them.

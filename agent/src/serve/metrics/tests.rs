@@ -54,6 +54,7 @@ fn mk_delta<'a>(subject: &'a Party, peer: &'a Party, port: u16, connections: u64
         outcome: Outcome { connections, accepted: connections, ..Outcome::default() },
         at: Timestamp::from_nanos(1_700_000_000_500_000_000),
         verdicts: &DENIED,
+        violations: &[],
     }
 }
 
@@ -147,6 +148,7 @@ fn beyond_a_workloads_cap_its_own_overflow_series_counts_and_stays() {
         scrape(&metrics, "dryfence_series_folded_total"),
         [
             r#"{metric="dryfence_failed_connections_total"} 0"#,
+            r#"{metric="dryfence_segment_violation_connections_total"} 0"#,
             r#"{metric="dryfence_would_deny_connections_total"} 3"#
         ]
     );
@@ -237,6 +239,78 @@ fn an_unknown_verdict_is_counted_once_an_edge_and_a_denied_one_that_was_accepted
         scrape(&metrics, "dryfence_enforcement_mismatch_connections_total"),
         [r#"{kind="denied-but-accepted"} 3"#]
     );
+}
+
+const VIOLATIONS: &str = "dryfence_segment_violation_connections_total";
+
+#[test]
+fn a_violation_is_counted_once_though_both_ends_see_it_and_whatever_the_policies_say() {
+    let metrics = mk_metrics(Caps::default());
+    let (web, db) = (mk_pod("staging", "Deployment", "web"), mk_pod("data", "StatefulSet", "db"));
+    let (world, map, from, to) = (mk_world(), "tiers".into(), "web".into(), "data".into());
+    let violation = SegmentViolation {
+        segment_map: &map,
+        from_segment: Some(&from),
+        to_segment: Some(&to),
+        severity: "Warning",
+        excepted: false,
+    };
+    let (known, outside) = (
+        [SegmentViolation { excepted: true, ..violation }],
+        [SegmentViolation { from_segment: None, ..violation }],
+    );
+    let ingress =
+        |subject, peer| JudgedDelta { direction: Direction::Ingress, ..mk_delta(subject, peer, 5432, 3) };
+    let record = || {
+        metrics.record_all([
+            JudgedDelta { violations: &[violation], verdicts: &[], ..mk_delta(&web, &db, 5432, 3) },
+            JudgedDelta { violations: &[violation], verdicts: &[], ..ingress(&db, &web) },
+            JudgedDelta { violations: &known, verdicts: &[], ..mk_delta(&web, &db, 5432, 2) },
+            // What comes from outside is seen at the responder only.
+            JudgedDelta { violations: &outside, verdicts: &[], ..ingress(&db, &world) },
+        ]);
+    };
+    record();
+    metrics.encode().unwrap();
+    let edge = r#"peer_namespace="data",peer_workload="db",peer_type="StatefulSet",port="5432",protocol="TCP",cause="cross-namespace""#;
+    let web = r#"severity="Warning",namespace="staging",workload="web",workload_type="Deployment""#;
+    assert_eq!(
+        scrape(&metrics, VIOLATIONS),
+        [
+            r#"{segment_map="tiers",from_segment="",to_segment="data",severity="Warning",namespace="data",workload="db",workload_type="StatefulSet",peer_namespace="",peer_workload="world",peer_type="External",port="5432",protocol="TCP",cause="cross-namespace",excepted="false"} 3"#.to_owned(),
+            format!(r#"{{segment_map="tiers",from_segment="web",to_segment="data",{web},{edge},excepted="false"}} 3"#),
+            format!(r#"{{segment_map="tiers",from_segment="web",to_segment="data",{web},{edge},excepted="true"}} 2"#),
+        ]
+    );
+    assert_eq!(scrape(&metrics, WOULD_DENY), [] as [&str; 0]);
+}
+
+#[test]
+fn violations_are_bounded_like_denials() {
+    let metrics = mk_metrics(Caps { ports_per_pair: 3, series_per_workload: 5, series_per_family: 300 });
+    let (web, db) = (mk_pod("staging", "Deployment", "web"), mk_pod("data", "StatefulSet", "db"));
+    let map = "tenants".into();
+    for tenant in 0..20 {
+        let to: Arc<str> = format!("tenant={tenant}").into();
+        let violation = SegmentViolation {
+            segment_map: &map,
+            from_segment: None,
+            to_segment: Some(&to),
+            severity: "Critical",
+            excepted: false,
+        };
+        for port in 0..20 {
+            metrics.record(&JudgedDelta { violations: &[violation], ..mk_delta(&web, &db, port, 1) });
+        }
+    }
+    metrics.encode().unwrap();
+    let lines = scrape(&metrics, VIOLATIONS);
+    assert_eq!(lines.len(), 6, "five of its own and the overflow: {lines:?}");
+    assert!(
+        lines.iter().any(|line| line.contains(r#"from_segment="__overflow__",to_segment="__overflow__""#))
+    );
+    let sum: u64 = lines.iter().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
+    assert_eq!(sum, 400, "nothing is lost by folding");
 }
 
 #[test]

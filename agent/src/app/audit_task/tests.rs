@@ -1,0 +1,134 @@
+//! From manifest files to metrics and the report, with segment maps and exceptions among them.
+
+use std::fs;
+
+use super::*;
+use crate::audit::auditor::Settings;
+use crate::cli::report;
+use crate::cluster::index::Index;
+use crate::cluster::manifests;
+use crate::model::dialect::Dialect;
+use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol};
+use crate::serve::metrics::Caps;
+
+const CLUSTER: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: web, namespace: shop, labels: {app: web}}
+  spec: {nodeName: n1, containers: []}
+  status: {phase: Running, podIP: 192.0.2.10, podIPs: [{ip: 192.0.2.10}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: db, namespace: shop, labels: {app: db}}
+  spec: {nodeName: n1, containers: []}
+  status: {phase: Running, podIP: 192.0.2.20, podIPs: [{ip: 192.0.2.20}]}
+- apiVersion: dryfence.io/v1alpha1
+  kind: SegmentMap
+  metadata: {name: tiers}
+  spec:
+    segments:
+    - {name: web, members: [{podSelector: {matchLabels: {app: web}}}]}
+    - {name: data, members: [{podSelector: {matchLabels: {app: db}}}]}
+- apiVersion: dryfence.io/v1alpha1
+  kind: SegmentMap
+  metadata: {name: dmz}
+  spec: {segments: [{name: edge, members: [{entity: moon}]}]}
+- apiVersion: dryfence.io/v1alpha1
+  kind: EdgeException
+  metadata: {name: known, namespace: shop}
+  spec: {scenario: default-deny, to: [{workload: {kind: Pod, name: db}}], reason: the move in June}
+";
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_nanos(second * 1_000_000_000)
+}
+
+/// One connection from web to the database, as web's interface shows it.
+fn mk_seen() -> Observation {
+    Observation {
+        key: EdgeKey {
+            interface: IfIndex(10),
+            direction: Direction::Egress,
+            initiator: "192.0.2.10".parse().unwrap(),
+            responder: "192.0.2.20".parse().unwrap(),
+            port: 5432,
+            protocol: Protocol::Tcp,
+        },
+        delta: Counters { attempts: 1, accepted: 1, ..Counters::default() },
+        first_seen: at(9),
+        last_seen: at(9),
+        read_from: at(8),
+        read_at: at(10),
+        oriented_by: OrientedBy::Handshake,
+        fully_visible: true,
+        vlan: 0,
+    }
+}
+
+#[test]
+fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_an_exception_by_its_label() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cluster.yaml"), CLUSTER).unwrap();
+    let News { objects, warnings, policies } = manifests::load(&[folder.path().to_owned()], None).into();
+    assert_eq!(
+        policies,
+        [
+            ("SegmentMap".to_owned(), PolicyState::InForce, 1),
+            ("SegmentMap".to_owned(), PolicyState::Refused, 1)
+        ]
+    );
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("SegmentMap dmz: items[4].spec.segments[0].members[0].entity"))
+    );
+
+    let metrics = Arc::new(Metrics::new(Caps::default(), Readings::default));
+    let mut recorder = MetricsRecorder { metrics: Arc::clone(&metrics), known: FxHashSet::default() };
+    let settings = Settings {
+        node: Some("n1".into()),
+        dialect: Dialect::STANDARD,
+        scenarios: vec![Scenario::Enforced, Scenario::DefaultDeny(Default::default())],
+        most_edges: 10,
+    };
+    let mut auditor = Auditor::new(settings, Index::default());
+    auditor.interface(IfIndex(10), at(1), vec!["192.0.2.10".parse().unwrap()], at(1));
+    auditor.reset(objects, at(2), &mut recorder);
+    auditor.observe(&[mk_seen()], at(10), &mut recorder);
+
+    metrics.encode().unwrap();
+    let text = metrics.encode().unwrap();
+    let one = |metric: &str, part: &str| {
+        let found = text.lines().filter(|line| line.starts_with(metric) && line.contains(part)).count();
+        assert_eq!(found, 1, "{metric} {part}: {text}");
+    };
+    one(
+        "dryfence_segment_violation_connections_total{",
+        r#"segment_map="tiers",from_segment="web",to_segment="data",severity="Warning",namespace="shop",workload="web""#,
+    );
+    one("dryfence_would_deny_connections_total{", r#"excepted="true"} 1"#);
+    assert!(!text.contains(r#"scenario="enforced",direction="Egress",verdict="Deny""#));
+
+    let list = EdgeList {
+        window: WindowRecord { start: at(2), end: at(12), losses: Vec::new(), unobserved: Vec::new() },
+        dialect: "standard".to_owned(),
+        scenarios: Vec::new(),
+        warnings,
+        segment_maps: auditor.segment_maps(),
+        exception_findings: auditor.exception_findings(),
+        edges: auditor.records(),
+    };
+    let report = report::build(&list, &report::Options::default());
+    assert_eq!(
+        (report.findings().count(), report.segments.connections, report.excepted.connections),
+        (0, 1, 1)
+    );
+    let in_force: Vec<_> = report.segments.maps.iter().map(|map| (map.map.as_str(), map.in_force)).collect();
+    assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
+    let figures = readings(&auditor, Vec::new(), policies, at(2), true);
+    assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
+}
