@@ -7,8 +7,11 @@ use clap::{Parser, Subcommand};
 
 pub mod agent;
 pub mod explain;
+mod layout;
+pub mod preview;
 pub mod report;
 pub mod scenario;
+mod terminal;
 
 /// Shows what network policy would break, before it is enforced.
 #[derive(Debug, Parser)]
@@ -21,10 +24,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(Box<agent::AgentArgs>),
-    Report(report::Args),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
     Explain(explain::Args),
+    /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
+    Preview(Box<preview::Args>),
+    /// What would break, which side must change, and the policy to paste
+    Report(report::Args),
 }
 
 impl Cli {
@@ -32,8 +38,9 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Agent(args) => agent::run(*args),
-            Command::Report(args) => report::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Preview(args) => preview::run(&args),
+            Command::Report(args) => report::run(&args),
         };
         done.unwrap_or_else(|error| {
             // Where standard error is closed, the exit code is all that can be said.

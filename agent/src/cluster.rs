@@ -6,6 +6,6 @@
 pub mod index;
 pub mod manifests;
 pub mod object;
-mod roles;
+pub(crate) mod roles;
 
 pub use object::{Object, ObjectError};

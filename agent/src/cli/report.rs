@@ -1,41 +1,31 @@
 //! `dryfence report`: what would break, which side must change, and the policy to paste.
 
 mod build;
-mod end;
-mod fix;
 mod input;
-mod layout;
-mod link;
-mod markdown;
+pub(in crate::cli) mod markdown;
 #[cfg(test)]
 mod tests;
 mod text;
 mod words;
 
-use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use clap::ValueEnum;
 
 pub use self::build::{
-    Denial, Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
+    Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
 };
-pub use self::end::End;
-pub use self::fix::Fix;
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
 pub use self::text::{Look, render as text};
+use super::terminal::{Color, print, width};
 use crate::serve::address::Address;
 
 /// Where an agent answers unless it is told otherwise.
 pub const DEFAULT_AGENT: &str = "unix:/run/dryfence/agent.sock";
-
-/// The width that is taken where there is no terminal to ask.
-const WIDTH_WITHOUT_TERMINAL: usize = 100;
 
 /// Shows what network policy would break, by cause and workload, and what would allow it.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,15 +81,6 @@ enum Output {
     Markdown,
 }
 
-/// When to colour. `auto`: on a terminal, unless `NO_COLOR` is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Color {
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
-
 /// Prints the report. Blocks, and starts a runtime of its own where it asks agents: call it outside of one.
 ///
 /// # Errors
@@ -122,22 +103,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         window_known: input.window_known,
     };
     let report = build(&input.list, &options);
-    let stdout = io::stdout();
-    let width = terminal_size::terminal_size_of(&stdout)
-        .map_or(WIDTH_WITHOUT_TERMINAL, |(columns, _)| usize::from(columns.0));
-    let text = rendered(&report, args, width)?;
-    let choice = match args.color {
-        Color::Auto if !stdout.is_terminal() => ColorChoice::Never,
-        Color::Auto => ColorChoice::Auto,
-        Color::Always => ColorChoice::Always,
-        Color::Never => ColorChoice::Never,
-    };
-    let mut out = AutoStream::new(stdout.lock(), choice);
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads may stop early, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        written => written.context("the report could not be written").map(|()| ExitCode::SUCCESS),
-    }
+    print(&rendered(&report, args, width())?, args.color)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn rendered(report: &Report, args: &Args, width: usize) -> anyhow::Result<String> {

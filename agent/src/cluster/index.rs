@@ -30,6 +30,7 @@ mod state;
 mod tests;
 
 pub use findings::Finding;
+pub(crate) use pods::is_controllers_label;
 
 /// Where NodeLocal DNSCache listens on every node by default (kubernetes/cluster/addons/dns/nodelocaldns).
 const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));

@@ -45,9 +45,26 @@ pub struct Loaded {
 /// behind a ConfigMap mount's symbolic links do). Objects without a namespace get `default_namespace`; without
 /// one `default`, with a warning. It never fails: what cannot be read is a finding.
 pub fn load(paths: &[PathBuf], default_namespace: Option<&str>) -> Loaded {
+    load_all(paths.iter().cloned().map(Source::Path), default_namespace)
+}
+
+/// Where manifests come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file, or a folder with everything below it.
+    Path(PathBuf),
+    /// A text that is no file, such as standard input; findings call it by this name.
+    Text { name: PathBuf, bytes: Vec<u8> },
+}
+
+/// The same as [`load`], also for texts that are no files.
+pub fn load_all(sources: impl IntoIterator<Item = Source>, default_namespace: Option<&str>) -> Loaded {
     let mut loader = Loader { default_namespace, ..Loader::default() };
-    for path in paths {
-        loader.path(path);
+    for source in sources {
+        match source {
+            Source::Path(path) => loader.path(&path),
+            Source::Text { name, bytes } => loader.text(&name, &bytes),
+        }
     }
     loader.finish()
 }

@@ -52,7 +52,7 @@ const APPS: [(&str, Roles); 29] = [
 ];
 
 /// What a pod's own labels say it is for.
-pub(super) fn of_labels(namespace: &str, labels: &Labels) -> Roles {
+pub(crate) fn of_labels(namespace: &str, labels: &Labels) -> Roles {
     let mut roles = Roles::NONE;
     for key in ["app.kubernetes.io/name", "app"] {
         let Some(app) = labels.get(key) else { continue };

@@ -18,6 +18,9 @@ use crate::model::record::EdgeList;
 /// The largest answer that is read. Hundreds of thousands of edges fit; what does not is no agent.
 const LARGEST: usize = 1 << 30;
 
+/// Where an agent serves what it recorded.
+pub const RECORDING: &str = "/api/v1/recording";
+
 /// Why an agent could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -69,7 +72,22 @@ impl Client {
         self.get("/api/v1/status").await
     }
 
+    /// Everything recorded, in the format of [`history::file`](crate::history::file).
+    ///
+    /// # Errors
+    /// If the agent cannot be reached in time, or has no recording to give.
+    pub async fn recording(&self) -> Result<Bytes, ClientError> {
+        self.body(RECORDING).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.body(path).await?;
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        serde_path_to_error::deserialize(&mut json)
+            .map_err(|source| ClientError::Answer { address: self.address.clone(), source })
+    }
+
+    async fn body(&self, path: &str) -> Result<Bytes, ClientError> {
         let late = |_| ClientError::Late { address: self.address.clone(), limit: self.timeout };
         let (status, body) = tokio::time::timeout(self.timeout, self.fetch(path)).await.map_err(late)??;
         let address = || self.address.clone();
@@ -78,9 +96,7 @@ impl Client {
                 .map_or_else(|_| "without a reason".to_owned(), |answer| answer.error);
             return Err(ClientError::Refused { address: address(), status, error });
         }
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        serde_path_to_error::deserialize(&mut json)
-            .map_err(|source| ClientError::Answer { address: address(), source })
+        Ok(body)
     }
 
     async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {

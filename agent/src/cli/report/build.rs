@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::end::End;
-use super::fix::{Asked, Fix};
-use super::link::{Link, Pair, Seen};
 use super::words;
+use crate::finding::words::{edge, title};
+use crate::finding::{Denial, End, Link, Pair, Seen};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::record::{DecisionRecord, EdgeList, LossRecord};
@@ -101,19 +100,6 @@ pub struct Finding {
     pub denials: Vec<Denial>,
 }
 
-/// One direction that is denied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Denial {
-    pub direction: Direction,
-    /// The namespace whose policies must change.
-    pub owner: Option<String>,
-    pub policies: Vec<String>,
-    pub reason: String,
-    /// The rule that came closest, and what it lacked.
-    pub nearest: Option<String>,
-    pub fix: Fix,
-}
-
 /// Verdicts that could not be given, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnknownGroup {
@@ -144,7 +130,9 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
     let links: Vec<Link<'_>> =
         Link::all(&list.edges).into_iter().filter(|link| link.is_in(&options.namespaces)).collect();
     let mut scenarios = scenarios(list, options, &links);
-    name_apart(&mut scenarios);
+    let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
+    let findings = groups.flat_map(|group| &mut group.findings);
+    Denial::name_apart(findings.flat_map(|finding| &mut finding.denials));
     let unknown =
         unknown(&links, &scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>());
     let window = Window {
@@ -172,24 +160,6 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
         unknown,
         failing: failing(&links),
         next,
-    }
-}
-
-/// Gives different policies of one namespace different names: pasting one must never replace another.
-fn name_apart(scenarios: &mut [ScenarioFindings]) {
-    let mut taken: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
-    let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
-    for denial in groups.flat_map(|group| &mut group.findings).flat_map(|finding| &mut finding.denials) {
-        let (Some(name), Some(yaml)) = (denial.fix.name.clone(), denial.fix.yaml.clone()) else { continue };
-        let names = std::iter::once(name.clone()).chain((2_u32..).map(|at| format!("{name}-{at}")));
-        for candidate in names {
-            let place =
-                taken.entry((denial.owner.clone(), candidate.clone())).or_insert_with(|| yaml.clone());
-            if *place == yaml {
-                denial.fix.rename(candidate);
-                break;
-            }
-        }
     }
 }
 
@@ -221,10 +191,8 @@ fn scenario_findings(name: &str, beyond: Option<&str>, links: &[Link<'_>]) -> Sc
             groups.entry(link.cause).or_default().push(finding);
         }
     }
-    let groups: Vec<Group> = groups
-        .into_iter()
-        .map(|(cause, findings)| Group { cause, title: words::title(cause), findings })
-        .collect();
+    let groups: Vec<Group> =
+        groups.into_iter().map(|(cause, findings)| Group { cause, title: title(cause), findings }).collect();
     let connections = groups
         .iter()
         .flat_map(|group| &group.findings)
@@ -258,7 +226,7 @@ fn finding(link: &Link<'_>, scenario: &str, beyond: Option<&str>) -> Option<Find
     let mut denials = Vec::new();
     for direction in Direction::BOTH {
         let answer = link.all_pairs().find_map(|pair| newly_denied(pair, direction, scenario, beyond));
-        denials.extend(answer.map(|answer| denial(link, direction, answer)));
+        denials.extend(answer.map(|answer| Denial::new(link, direction, answer)));
     }
     Some(Finding {
         initiator: link.initiator.clone(),
@@ -271,33 +239,6 @@ fn finding(link: &Link<'_>, scenario: &str, beyond: Option<&str>) -> Option<Find
         broken_before,
         denials,
     })
-}
-
-fn denial(link: &Link<'_>, direction: Direction, answer: &DecisionRecord) -> Denial {
-    let owner = match direction {
-        Direction::Egress => &link.initiator.namespace,
-        Direction::Ingress => &link.responder.namespace,
-    };
-    let mut policies = answer.isolated_by.clone();
-    if policies.is_empty() {
-        policies.extend(answer.policy.clone());
-    }
-    let asked = Asked {
-        direction,
-        initiator: &link.initiator,
-        responder: &link.responder,
-        port: link.port,
-        protocol: link.protocol,
-        cause: link.cause,
-    };
-    Denial {
-        direction,
-        owner: owner.clone(),
-        policies,
-        reason: answer.reason.clone(),
-        nearest: answer.nearest.clone(),
-        fix: asked.fix(),
-    }
 }
 
 fn unknown(links: &[Link<'_>], scenarios: &[&str]) -> Vec<UnknownGroup> {
@@ -318,12 +259,7 @@ fn unknown(links: &[Link<'_>], scenarios: &[&str]) -> Vec<UnknownGroup> {
                         UnknownGroup { code: code.clone(), reason, ..UnknownGroup::EMPTY }
                     });
                     group.scenarios.insert((*scenario).to_owned());
-                    group.edges.insert(words::edge(
-                        &link.initiator,
-                        &link.responder,
-                        link.port,
-                        link.protocol,
-                    ));
+                    group.edges.insert(edge(&link.initiator, &link.responder, link.port, link.protocol));
                     if counted.insert((code, answer.reason.clone(), std::ptr::from_ref(pair))) {
                         group.connections = group.connections.saturating_add(pair.seen().connections);
                     }

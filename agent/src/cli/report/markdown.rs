@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::build::{Denial, Finding, Report, ScenarioFindings};
-use super::words::{self, count, moment, short_port};
+use super::build::{Finding, Report, ScenarioFindings};
+use super::words;
+use crate::finding::Denial;
+use crate::finding::words::{count, edge as edge_in_words, moment, short_port};
 
 /// The report in Markdown (GitHub's), with the policies to paste where `yaml` is set.
 ///
@@ -34,7 +36,7 @@ pub fn render(report: &Report, yaml: bool, headers: bool) -> Result<String, fmt:
         text.push_str("\n## Already failing\n\n");
     }
     for link in &report.failing {
-        let edge = words::edge(&link.initiator, &link.responder, link.port, link.protocol);
+        let edge = edge_in_words(&link.initiator, &link.responder, link.port, link.protocol);
         write!(text, "- `{edge}`: {}, {} refused", count(link.attempts, "attempt"), link.refused)?;
         if !link.denied_by.is_empty() {
             write!(text, ", likely blocked by `{}`", link.denied_by.join("`, `"))?;
@@ -101,7 +103,7 @@ fn denial_lines(text: &mut String, denial: &Denial, yaml: bool) -> fmt::Result {
 }
 
 /// Without what Markdown would read as its own.
-fn escaped(text: &str) -> String {
+pub(in crate::cli) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if "\\`*_[]<>|".contains(c) {

@@ -2,9 +2,11 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::build::{Denial, Failing, Finding, Report, ScenarioFindings, UnknownGroup};
-use super::layout::{NO_BREAK, Page, Span, span, width_of};
-use super::words::{self, count, moment, moment_on, short_port};
+use super::build::{Failing, Finding, Report, ScenarioFindings, UnknownGroup};
+use super::words;
+use crate::cli::layout::{NO_BREAK, Page, Span, span, width_of};
+use crate::finding::words::{count, moment, moment_on, short_port};
+use crate::finding::{Denial, End};
 use crate::model::edge::Direction;
 use crate::model::time::Timestamp;
 
@@ -130,8 +132,7 @@ fn tail(finding: &Finding, day: Timestamp, look: Look) -> Vec<Span> {
 }
 
 fn addresses(page: &mut Page, finding: &Finding) {
-    let list =
-        |end: &super::end::End| end.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list = |end: &End| end.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let text = format!("{} → {}", list(&finding.initiator), list(&finding.responder));
     page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, text)]);
 }

@@ -1,100 +1,9 @@
 //! The sentences of a report. None of them says "safe".
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::build::{Report, ScenarioFindings, UnknownGroup, Window};
-use super::end::End;
-use super::fix::port_in_words;
-use crate::model::cause::Cause;
-use crate::model::edge::Protocol;
-use crate::model::time::Timestamp;
-
-/// A cause as a heading.
-pub(super) const fn title(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Dns => "DNS",
-        Cause::Metrics => "Metrics scraping",
-        Cause::IngressController => "Ingress controller",
-        Cause::ApiServer => "Kubernetes API server",
-        Cause::CloudMetadata => "Cloud metadata",
-        Cause::External => "To outside the cluster",
-        Cause::FromOutside => "From outside the cluster",
-        Cause::Node => "Nodes",
-        Cause::CrossNamespace => "Between namespaces",
-        Cause::SameNamespace => "Within a namespace",
-        Cause::Unknown => "Unknown ends",
-    }
-}
-
-/// `a → b TCP 80`.
-pub(super) fn edge(initiator: &End, responder: &End, port: u16, protocol: Protocol) -> String {
-    format!("{initiator} → {responder}  {}", short_port(port, protocol))
-}
-
-/// `TCP 80`, or `ICMP 8/0`.
-pub(super) fn short_port(port: u16, protocol: Protocol) -> String {
-    if protocol.has_ports() { format!("{protocol} {port}") } else { port_in_words(port, protocol) }
-}
-
-/// `1 connection`, `12 connections`.
-pub(super) fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
-/// `2d 3h`, `15m`, `42s`: the two largest units that are not zero.
-pub(super) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
-    let mut parts = Vec::new();
-    let mut rest = seconds;
-    for (size, unit) in units {
-        if rest >= size {
-            parts.push(format!("{}{unit}", rest / size));
-            rest %= size;
-        }
-    }
-    parts.truncate(2);
-    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
-}
-
-/// Date and time to the second, in UTC.
-pub(super) fn moment(time: Timestamp) -> String {
-    let text = time.to_string();
-    match (text.get(..19), text.as_bytes().get(10)) {
-        (Some(moment), Some(b'T')) => format!("{moment}Z"),
-        _ => text,
-    }
-}
-
-/// The time of day where the date is that of `day`, else both.
-pub(super) fn moment_on(time: Timestamp, day: Timestamp) -> String {
-    let (moment, day) = (moment(time), moment(day));
-    match (moment.get(..11), moment.get(11..19)) {
-        (Some(date), Some(clock)) if day.starts_with(date) => clock.to_owned(),
-        _ => moment,
-    }
-}
-
-/// What was lost, in one line.
-pub(super) fn losses(window: &Window) -> String {
-    let Some(losses) = &window.losses else { return "not said by this input".to_owned() };
-    let lost: Vec<String> = losses
-        .iter()
-        .filter(|loss| loss.packets > 0 || loss.edges > 0)
-        .map(|loss| {
-            let mut amounts = Vec::new();
-            if loss.edges > 0 {
-                amounts.push(count(loss.edges, "edge"));
-            }
-            if loss.packets > 0 {
-                amounts.push(count(loss.packets, "packet"));
-            }
-            format!("{} ({}: {})", amounts.join(" and "), loss.stage, loss.reason)
-        })
-        .collect();
-    if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") }
-}
+use crate::finding::words::{count, duration, losses, moment};
 
 /// How far the findings can be relied on, in one sentence.
 pub(super) fn confidence(window: &Window, unknown: &[UnknownGroup]) -> String {
@@ -169,7 +78,7 @@ pub(super) fn header(report: &Report) -> Vec<(&'static str, String)> {
     let span = duration(window.duration());
     let mut rows = vec![
         ("window", format!("{} to {} ({span})", moment(window.start), moment(window.end))),
-        ("lost", losses(window)),
+        ("lost", losses(window.losses.as_deref())),
     ];
     if !window.unobserved.is_empty() {
         rows.push(("unobserved", window.unobserved.join(", ")));

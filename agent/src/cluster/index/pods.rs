@@ -328,11 +328,15 @@ fn selector(space: &NamespaceState, owners: &[WorkloadRef], labels: &Labels) -> 
     if let Some(selector) = object.and_then(|object| object.selector.as_ref()) {
         return selector.clone();
     }
-    let added = |key: &str| CONTROLLER_LABELS.contains(&key) || key.starts_with("batch.kubernetes.io/");
-    if !labels.iter().any(|(key, _)| added(key)) {
+    if !labels.iter().any(|(key, _)| is_controllers_label(key)) {
         return labels.clone();
     }
-    labels.iter().filter(|(key, _)| !added(key)).collect()
+    labels.iter().filter(|(key, _)| !is_controllers_label(key)).collect()
+}
+
+/// Whether controllers add this label to pods, to tell pods of one workload apart.
+pub(crate) fn is_controllers_label(key: &str) -> bool {
+    CONTROLLER_LABELS.contains(&key) || key.starts_with("batch.kubernetes.io/")
 }
 
 fn identify(space: &NamespaceState, identities: &mut Interner, shape: &Shape) -> Arc<Identity> {

@@ -5,47 +5,47 @@ use unicode_width::UnicodeWidthStr;
 
 /// Some text in one style.
 #[derive(Debug, Clone)]
-pub(super) struct Span {
+pub(crate) struct Span {
     style: Style,
     text: String,
 }
 
 /// `text` in `style`.
-pub(super) fn span(style: Style, text: impl Into<String>) -> Span {
+pub(crate) fn span(style: Style, text: impl Into<String>) -> Span {
     Span { style, text: text.into() }
 }
 
 /// How many columns these take on one line.
-pub(super) fn width_of(spans: &[Span]) -> usize {
+pub(crate) fn width_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.text.width()).sum()
 }
 
 /// A blank at which no line breaks; it is written as a plain one.
-pub(super) const NO_BREAK: char = '\u{a0}';
+pub(crate) const NO_BREAK: char = '\u{a0}';
 
 /// Text that grows by paragraphs.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     text: String,
     width: usize,
 }
 
 impl Page {
     /// An empty page, at least 40 columns wide: below that no sentence is readable.
-    pub(super) fn new(width: usize) -> Self {
+    pub(crate) fn new(width: usize) -> Self {
         Self { text: String::new(), width: width.max(40) }
     }
 
-    pub(super) const fn width(&self) -> usize {
+    pub(crate) const fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(crate) fn blank(&mut self) {
         self.text.push('\n');
     }
 
     /// One paragraph: its first line begins at column `first`, the others at column `rest`.
-    pub(super) fn paragraph(&mut self, first: usize, rest: usize, spans: &[Span]) {
+    pub(crate) fn paragraph(&mut self, first: usize, rest: usize, spans: &[Span]) {
         let mut line = Line { text: &mut self.text, column: 0, width: self.width, indent: first, rest };
         let mut gap = 0;
         for span in spans {
@@ -62,13 +62,13 @@ impl Page {
     }
 
     /// Text as it is, indented.
-    pub(super) fn verbatim(&mut self, indent: usize, style: Style, text: &str) {
+    pub(crate) fn verbatim(&mut self, indent: usize, style: Style, text: &str) {
         for line in text.lines() {
             self.text.push_str(&format!("{:indent$}{style}{line}{style:#}\n", ""));
         }
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 }

@@ -28,13 +28,13 @@ pub struct Fix {
 
 /// The connection that a fix is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) direction: Direction,
-    pub(super) initiator: &'a End,
-    pub(super) responder: &'a End,
-    pub(super) port: u16,
-    pub(super) protocol: Protocol,
-    pub(super) cause: Cause,
+pub(crate) struct Asked<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) initiator: &'a End,
+    pub(crate) responder: &'a End,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) cause: Cause,
 }
 
 impl Asked<'_> {
@@ -46,7 +46,7 @@ impl Asked<'_> {
         if self.direction == Direction::Egress { self.responder } else { self.initiator }
     }
 
-    pub(super) fn fix(&self) -> Fix {
+    pub(crate) fn fix(&self) -> Fix {
         let peers = self.peers();
         let caution = match &peers {
             Err(problem) => Some(problem.clone()),
@@ -179,7 +179,7 @@ impl Asked<'_> {
 
 impl Fix {
     /// The same policy under another name.
-    pub(super) fn rename(&mut self, to: String) {
+    pub(crate) fn rename(&mut self, to: String) {
         if let (Some(name), Some(yaml)) = (&mut self.name, &mut self.yaml) {
             *yaml = yaml.replacen(&name_line(name), &name_line(&to), 1);
             *name = to;
@@ -192,7 +192,7 @@ fn name_line(name: &str) -> String {
 }
 
 /// `port 53/UDP`, or `ICMP 8/0` (type and code).
-pub(super) fn port_in_words(port: u16, protocol: Protocol) -> String {
+pub(crate) fn port_in_words(port: u16, protocol: Protocol) -> String {
     if protocol.has_ports() {
         format!("port {port}/{protocol}")
     } else {

@@ -18,40 +18,40 @@ type Addresses = (Option<IpAddr>, Option<IpAddr>);
 
 /// All edges from one workload (or place) to another on one port.
 #[derive(Debug)]
-pub(super) struct Link<'a> {
-    pub(super) initiator: End,
-    pub(super) responder: End,
-    pub(super) port: u16,
-    pub(super) protocol: Protocol,
-    pub(super) cause: Cause,
-    pub(super) pairs: Vec<Pair<'a>>,
+pub(crate) struct Link<'a> {
+    pub(crate) initiator: End,
+    pub(crate) responder: End,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) cause: Cause,
+    pub(crate) pairs: Vec<Pair<'a>>,
     /// The same connections as their initiators saw them before a Service's address was translated.
-    pub(super) via_service: Vec<Pair<'a>>,
+    pub(crate) via_service: Vec<Pair<'a>>,
 }
 
 /// The records of one address pair.
 #[derive(Debug, Default)]
-pub(super) struct Pair<'a> {
+pub(crate) struct Pair<'a> {
     at_initiator: Vec<&'a EdgeRecord>,
     at_responder: Vec<&'a EdgeRecord>,
 }
 
 /// What was counted, each connection once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    pub(super) connections: u64,
-    pub(super) attempts: u64,
-    pub(super) refused: u64,
-    pub(super) first: Timestamp,
-    pub(super) last: Timestamp,
+pub(crate) struct Seen {
+    pub(crate) connections: u64,
+    pub(crate) attempts: u64,
+    pub(crate) refused: u64,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
 }
 
 impl Seen {
-    pub(super) const NOTHING: Self =
+    pub(crate) const NOTHING: Self =
         Self { connections: 0, attempts: 0, refused: 0, first: Timestamp::END, last: Timestamp::EPOCH };
 
     /// Different connections together.
-    pub(super) fn plus(self, other: Self) -> Self {
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             connections: self.connections.saturating_add(other.connections),
             attempts: self.attempts.saturating_add(other.attempts),
@@ -61,7 +61,7 @@ impl Seen {
     }
 
     /// The same connections seen at two places: one side counts, the one that saw more.
-    pub(super) fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         let amount = |seen: Self| (seen.connections, seen.attempts);
         let more = if amount(other) > amount(self) { other } else { self };
         Self {
@@ -86,12 +86,12 @@ impl<'a> Pair<'a> {
     }
 
     /// The records of both sides.
-    pub(super) fn records(&self) -> impl Iterator<Item = &'a EdgeRecord> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &'a EdgeRecord> {
         self.at_initiator.iter().chain(&self.at_responder).copied()
     }
 
     /// The answer of one direction: the one given where the direction is judged, else the other side's.
-    pub(super) fn decision(&self, direction: Direction, scenario: &str) -> Option<&'a DecisionRecord> {
+    pub(crate) fn decision(&self, direction: Direction, scenario: &str) -> Option<&'a DecisionRecord> {
         let local = self.of(direction);
         let records = if local.is_empty() { self.of(direction.other()) } else { local };
         let answers =
@@ -105,18 +105,18 @@ impl<'a> Pair<'a> {
     }
 
     /// Whether a scenario denies the connection in this direction.
-    pub(super) fn denied(&self, direction: Direction, scenario: &str) -> Option<&'a DecisionRecord> {
+    pub(crate) fn denied(&self, direction: Direction, scenario: &str) -> Option<&'a DecisionRecord> {
         self.decision(direction, scenario).filter(|answer| answer.verdict == Verdict::Deny)
     }
 
     /// Both directions together; `None` where the scenario did not judge it.
-    pub(super) fn verdict(&self, scenario: &str) -> Option<Verdict> {
+    pub(crate) fn verdict(&self, scenario: &str) -> Option<Verdict> {
         let answer = |direction| self.decision(direction, scenario).map(|answer| answer.verdict);
         Some(answer(Direction::Egress)?.and(answer(Direction::Ingress)?))
     }
 
     /// What was counted: at the initiator's side, or at the responder's where that one saw nothing.
-    pub(super) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         let [egress, ingress] = Direction::BOTH.map(|direction| {
             self.of(direction).iter().map(|edge| seen(edge)).fold(Seen::NOTHING, Seen::plus)
         });
@@ -138,7 +138,7 @@ fn seen(edge: &EdgeRecord) -> Seen {
 
 impl<'a> Link<'a> {
     /// Every connection of `edges`, brought together.
-    pub(super) fn all(edges: &'a [EdgeRecord]) -> Vec<Self> {
+    pub(crate) fn all(edges: &'a [EdgeRecord]) -> Vec<Self> {
         let mut links: BTreeMap<Key, BTreeMap<Addresses, Pair<'a>>> = BTreeMap::new();
         for edge in edges {
             let key = (
@@ -181,7 +181,7 @@ impl<'a> Link<'a> {
     }
 
     /// What was counted on the pairs that `wanted` picks.
-    pub(super) fn seen(&self, wanted: impl Fn(&Pair<'a>) -> bool) -> Seen {
+    pub(crate) fn seen(&self, wanted: impl Fn(&Pair<'a>) -> bool) -> Seen {
         let sum = |pairs: &[Pair<'a>]| {
             pairs.iter().filter(|pair| wanted(pair)).map(Pair::seen).fold(Seen::NOTHING, Seen::plus)
         };
@@ -189,12 +189,12 @@ impl<'a> Link<'a> {
     }
 
     /// All pairs, also those by a Service's address.
-    pub(super) fn all_pairs(&self) -> impl Iterator<Item = &Pair<'a>> {
+    pub(crate) fn all_pairs(&self) -> impl Iterator<Item = &Pair<'a>> {
         self.via_service.iter().chain(&self.pairs)
     }
 
     /// Whether either end is in one of these namespaces; with none, every link is.
-    pub(super) fn is_in(&self, namespaces: &[String]) -> bool {
+    pub(crate) fn is_in(&self, namespaces: &[String]) -> bool {
         let holds =
             |end: &End| end.namespace.as_ref().is_some_and(|namespace| namespaces.contains(namespace));
         namespaces.is_empty() || holds(&self.initiator) || holds(&self.responder)

@@ -11,7 +11,7 @@ use crate::model::record::PartyRecord;
 
 /// What tells ends apart in a report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum EndKey {
+pub(crate) enum EndKey {
     Workload {
         namespace: String,
         kind: String,
@@ -26,7 +26,7 @@ pub(super) enum EndKey {
 }
 
 impl EndKey {
-    pub(super) fn new(party: &PartyRecord, cause: Cause) -> Self {
+    pub(crate) fn new(party: &PartyRecord, cause: Cause) -> Self {
         let namespace = party.namespace.clone().unwrap_or_default();
         match (party.kind.as_str(), &party.workload, &party.name) {
             ("Pod", Some(workload), _) => Self::Workload {
@@ -66,7 +66,7 @@ pub struct End {
 }
 
 impl End {
-    pub(super) fn new(party: &PartyRecord, addresses: BTreeSet<IpAddr>) -> Self {
+    pub(crate) fn new(party: &PartyRecord, addresses: BTreeSet<IpAddr>) -> Self {
         let is_pod = party.kind == "Pod";
         let name =
             if is_pod { party.workload.clone().or_else(|| party.name.clone()) } else { party.name.clone() };

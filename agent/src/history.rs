@@ -1,0 +1,3 @@
+//! Recorded edges on disk: what `flows --export` writes and `preview`, `suggest` and `readiness` read.
+
+pub mod file;
