@@ -12,7 +12,7 @@ mod confidence;
 mod relabel;
 mod seen;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use serde::Serialize;
 

@@ -153,7 +153,7 @@ impl Compared {
             }
             let sides: Vec<Side> = Direction::BOTH
                 .into_iter()
-                .filter_map(|direction| side(link, direction, &undergoes))
+                .filter_map(|direction| side(link, direction, undergoes))
                 .collect();
             self.found.push(Found {
                 cause: link.cause,

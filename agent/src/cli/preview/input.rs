@@ -52,7 +52,11 @@ pub(super) fn candidate(args: &Args) -> Result<Objects, Refused> {
     if let Some(folder) = &args.kustomize {
         sources.push(kustomized(folder, env::var_os("PATH").as_deref())?);
     }
-    let loaded = manifests::load_all(sources, args.namespace.as_deref());
+    let mut loaded = manifests::load_all(sources, args.namespace.as_deref());
+    // A candidate is what people write, and nobody writes a status.
+    loaded.findings.retain(|found| {
+        found.severity == Severity::Error || found.field.as_deref().is_none_or(|f| !f.starts_with("status."))
+    });
     if loaded.findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Refused::Findings(loaded.findings));
     }

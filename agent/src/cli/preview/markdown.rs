@@ -44,13 +44,13 @@ fn section_lines(text: &mut String, section: &Section<'_>) -> fmt::Result {
         writeln!(text, "### {heading}\n")?;
     }
     for group in section.groups {
-        writeln!(text, "**{}**\n", group.title)?;
         for owned in &group.owners {
+            writeln!(text, "**{}**, owner `{}`\n", group.title, owned.owner)?;
             for finding in &owned.findings {
                 item(text, finding, section.quiet)?;
             }
+            text.push('\n');
         }
-        text.push('\n');
     }
     if section.quiet {
         text.push_str("</details>\n\n");

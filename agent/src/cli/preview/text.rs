@@ -11,7 +11,7 @@ use crate::finding::{Denial, End};
 use crate::model::edge::Direction;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::preview::{Finding, Owned, Preview, Side};
+use crate::preview::{Finding, Preview, Side};
 
 /// How a preview is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,11 @@ fn section_lines(page: &mut Page, section: &Section<'_>, day: Timestamp, look: L
         page.blank();
         page.paragraph(2, 4, &[span(BOLD, group.title)]);
         for owned in &group.owners {
+            if shown < most {
+                page.paragraph(2, 4, &[span(DIM, "owner "), span(DIM, owned.owner.as_str())]);
+            }
             for finding in owned.findings.iter().take(most - shown) {
-                finding_lines(page, owned, finding, day, look);
+                finding_lines(page, finding, day, look);
                 shown += 1;
             }
         }
@@ -91,7 +94,7 @@ fn unbroken(text: &str) -> String {
     text.replace(' ', &NO_BREAK.to_string())
 }
 
-fn finding_lines(page: &mut Page, owned: &Owned, finding: &Finding, day: Timestamp, look: Look) {
+fn finding_lines(page: &mut Page, finding: &Finding, day: Timestamp, look: Look) {
     let show = |time| if look.wide { moment(time) } else { moment_on(time, day) };
     let head: Vec<Span> = vec![
         span(PLACE, finding.initiator.to_string()),
@@ -112,7 +115,6 @@ fn finding_lines(page: &mut Page, owned: &Owned, finding: &Finding, day: Timesta
         page.paragraph(INDENT, INDENT, &tail);
     }
     if look.wide {
-        page.paragraph(INDENT, TEXT, &[span(DIM, "owner    "), span(DIM, owned.owner.as_str())]);
         let seen = format!("{} → {}", addresses(&finding.initiator), addresses(&finding.responder));
         page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, seen)]);
     }

@@ -64,12 +64,26 @@ impl Section<'_> {
     }
 }
 
-/// `12 connections`, or `5 attempts, none accepted so far`.
+/// `12 connections`, or `5 attempts, none accepted so far`; where it is unknown, with what it was and will be.
 pub(super) fn seen(finding: &Finding) -> String {
-    if finding.connections == 0 {
-        return format!("{}, none accepted so far", count(finding.attempts, "attempt"));
+    let mut text = if finding.connections == 0 {
+        format!("{}, none accepted so far", count(finding.attempts, "attempt"))
+    } else {
+        count(finding.connections, "connection")
+    };
+    let word = |verdict| match verdict {
+        Verdict::Allow => "allowed",
+        Verdict::Deny => "denied",
+        Verdict::Unknown => "unknown",
+    };
+    match (finding.before, finding.after) {
+        (Verdict::Unknown, Verdict::Unknown) => text.push_str(", unknown before and after"),
+        (before @ Verdict::Unknown, after) | (before, after @ Verdict::Unknown) => {
+            text.push_str(&format!(", {} before, {} after", word(before), word(after)));
+        }
+        _ => {}
     }
-    count(finding.connections, "connection")
+    text
 }
 
 /// What decided: `allowed by NetworkPolicy/shop/allow-api rule 0`.

@@ -89,7 +89,7 @@ struct Numbers<K> {
 
 impl<K: Hash + Eq> Numbers<K> {
     fn next(&self, what: &'static str) -> Result<u32, WriteError> {
-        u32::try_from(self.known.len()).map_err(|_: std::num::TryFromIntError| WriteError::TooMany { what })
+        u32::try_from(self.known.len()).ok().ok_or(WriteError::TooMany { what })
     }
 }
 
