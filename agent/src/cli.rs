@@ -9,8 +9,12 @@ pub mod agent;
 pub mod explain;
 mod layout;
 pub mod preview;
+mod recording;
 pub mod report;
 pub mod scenario;
+#[cfg(test)]
+mod served;
+pub mod suggest;
 mod terminal;
 
 /// Shows what network policy would break, before it is enforced.
@@ -31,6 +35,8 @@ enum Command {
     Preview(Box<preview::Args>),
     /// What would break, which side must change, and the policy to paste
     Report(report::Args),
+    /// The least policies that allow what was recorded, in the order in which to apply them
+    Suggest(Box<suggest::Args>),
 }
 
 impl Cli {
@@ -41,6 +47,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Preview(args) => preview::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Suggest(args) => suggest::run(&args),
         };
         done.unwrap_or_else(|error| {
             // Where standard error is closed, the exit code is all that can be said.
