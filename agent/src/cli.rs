@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 pub mod agent;
 pub mod explain;
+pub mod flows;
 mod layout;
 pub mod preview;
 mod recording;
@@ -31,6 +32,8 @@ enum Command {
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
     Explain(explain::Args),
+    /// Who opened connections to whom, and what policies say of it
+    Flows(Box<flows::Args>),
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
     Preview(Box<preview::Args>),
     /// What would break, which side must change, and the policy to paste
@@ -45,6 +48,7 @@ impl Cli {
         let done = match self.command {
             Command::Agent(args) => agent::run(*args),
             Command::Explain(args) => explain::run(&args),
+            Command::Flows(args) => flows::run(&args),
             Command::Preview(args) => preview::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Suggest(args) => suggest::run(&args),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -10,6 +11,7 @@ use crate::cluster::Object;
 use crate::cluster::manifests::{self, Loaded};
 use crate::history::file::{self, ReadError, Recording, Source};
 use crate::model::dialect::Dialect;
+use crate::policy::Policy;
 use crate::serve::address::Address;
 use crate::serve::client::Client;
 
@@ -53,6 +55,15 @@ pub(super) fn cluster(paths: &[PathBuf], called: &str) -> anyhow::Result<Objects
     }
     let loaded = manifests::load(paths, None);
     Ok(Objects { warnings: warnings(&loaded, called), objects: loaded.objects })
+}
+
+/// The policies among these objects.
+pub(super) fn policies(objects: &[Object]) -> Vec<Arc<Policy>> {
+    let policy = |object: &Object| match object {
+        Object::Policy(policy) => Some(Arc::clone(policy)),
+        _ => None,
+    };
+    objects.iter().filter_map(policy).collect()
 }
 
 /// What was found wrong in manifests, and what was left out of them.

@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::recording;
 use super::scenario::DirectionArg;
 use super::terminal::{Color, print};
-use crate::cluster::Object;
 use crate::cluster::index::Index;
 use crate::history::file::{Header, Recording};
 use crate::model::dialect::Dialect;
@@ -171,7 +170,7 @@ fn answer(args: &Args) -> anyhow::Result<Answer> {
     let cluster = recording::cluster(&args.manifests, "manifests")?;
     let recording = recording::read(&args.flows, &args.agent, Duration::from_secs(args.request_timeout))?;
     let options = options(args, &recording)?;
-    let in_force = policies(&cluster.objects);
+    let in_force = recording::policies(&cluster.objects);
     let mut index = Index::default();
     index.reset(cluster.objects, Timestamp::EPOCH);
     let pods: Vec<Arc<Pod>> = index.pods().map(Arc::clone).collect();
@@ -213,14 +212,6 @@ fn options(args: &Args, recording: &Recording) -> anyhow::Result<Options> {
         folded: None,
         dialect: recording::dialect(args.dialect, &recording.dialects)?,
     })
-}
-
-fn policies(objects: &[Object]) -> Vec<Arc<Policy>> {
-    let policy = |object: &Object| match object {
-        Object::Policy(policy) => Some(Arc::clone(policy)),
-        _ => None,
-    };
-    objects.iter().filter_map(policy).collect()
 }
 
 /// Judges the accepted edges by the suggested policies, applied over those in force.

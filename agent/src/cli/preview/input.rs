@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -132,6 +132,7 @@ pub(super) fn recording(args: &Args) -> anyhow::Result<Recording> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
 
