@@ -109,7 +109,7 @@ impl Folder {
 #[test]
 fn exit_codes_are_those_of_kubectl_diff_and_one_for_cannot_tell() {
     let folder = Folder::new();
-    let flows = "--flows flows.jsonl.gz --base empty";
+    let flows = "--flows flows.jsonl.gz";
     for (line, stdin, code, stdout, stderr) in [
         ("-f other.yaml", "", 0, "0 newly denied", ""),
         ("-f deny.yaml", "", 1, "1 newly denied", ""),
@@ -127,7 +127,8 @@ fn exit_codes_are_those_of_kubectl_diff_and_one_for_cannot_tell() {
         ("-f deny.yaml --agent unix:/no/such.sock", "", 2, "", "/no/such.sock: cannot connect"),
         ("-f deny.yaml --fail-on always", "", 2, "", "invalid value 'always'"),
     ] {
-        let done = folder.preview(&format!("{flows} {line}"), stdin);
+        let base = if line.contains("--base") { "" } else { "--base empty" };
+        let done = folder.preview(&format!("{flows} {base} {line}"), stdin);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (out, err) = (text(&done.stdout), text(&done.stderr));
         assert_eq!(done.status.code(), Some(code), "{line}: {out}{err}");

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
@@ -147,6 +147,7 @@ impl AuditTask {
         self.auditor.reset(objects, Timestamp::now(), &mut self.recorder);
         self.recorder.forget_all_but(&self.auditor.workloads());
         self.warnings = warnings;
+        self.warnings.extend(self.unknown_node());
         self.policies = policies;
         self.rejudge().await;
         self.cluster_gate.open();
@@ -157,6 +158,18 @@ impl AuditTask {
             "the cluster's objects are read"
         );
         self.publish();
+    }
+
+    /// A misspelt node has no pods, so none would ever be reported as unobserved.
+    fn unknown_node(&self) -> Option<String> {
+        let node = self.auditor.settings().node.as_ref()?;
+        (!self.auditor.index().knows_node(node)).then(|| {
+            let warning = format!(
+                "this node is \"{node}\" (--node-name), but no Node and no pod has that name: whether all its pods are observed cannot be told"
+            );
+            warn!(%node, "no Node and no pod has this node's name");
+            warning
+        })
     }
 
     /// Judges the whole ledger again, in slices: capture goes on meanwhile, its events wait in their channel.

@@ -461,6 +461,11 @@ impl Index {
         }
     }
 
+    /// Whether there is a node of this name, or a pod on one.
+    pub fn knows_node(&self, name: &str) -> bool {
+        self.nodes.contains_key(name) || self.by_node.contains_key(name)
+    }
+
     /// The live pods of a node.
     pub fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
         let names = self.by_node.get(node).into_iter().flatten();

@@ -32,8 +32,6 @@ impl Denial {
         if policies.is_empty() {
             policies.extend(answer.policy.clone());
         }
-        let nearest =
-            answer.reason.split_once("(nearest: ").map(|(_, rest)| rest.strip_suffix(')').unwrap_or(rest));
         let asked = Asked {
             direction,
             initiator: &link.initiator,
@@ -47,7 +45,7 @@ impl Denial {
             owner: owner.clone(),
             policies,
             reason: answer.reason.clone(),
-            nearest: nearest.map(ToOwned::to_owned),
+            nearest: answer.nearest.clone(),
             fix: asked.fix(),
         }
     }

@@ -92,5 +92,5 @@ pub(crate) fn losses(losses: Option<&[LossRecord]>) -> String {
             format!("{} ({}: {})", amounts.join(" and "), loss.stage, loss.reason)
         })
         .collect();
-    if lost.is_empty() { "nothing lost".to_owned() } else { lost.join("; ") }
+    if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::edge::Protocol;
 use super::identity::Identity;
 use super::labels::Labels;
 use super::object::{ObjectRef, WorkloadRef};
@@ -109,6 +110,46 @@ impl Party {
         }
     }
 
+    /// The node that policies see: hostNetwork pods are their node. `Some(None)` if such a pod's node is unknown.
+    pub fn as_node(&self) -> Option<Option<&Arc<str>>> {
+        match &self.endpoint {
+            Endpoint::Node(name) => Some(Some(name)),
+            Endpoint::Pod(pod) if pod.host_network => Some(pod.node.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Whether both are one pod. Two replicas that one template stands for are different pods.
+    pub fn is_same_pod(&self, other: &Self) -> bool {
+        let (Some(a), Some(b)) = (self.as_pod(), other.as_pod()) else { return false };
+        let same = a.namespace == b.namespace && a.name == b.name && a.uid == b.uid;
+        same && !a.from_template && !b.from_template
+    }
+
+    /// The address on the wire; else the first of the pod's addresses of a family that the other end has.
+    pub fn address_towards(&self, other: &Self) -> Option<IpAddr> {
+        let of_pod = |party: &Self| party.as_pod().map(|pod| Arc::clone(&pod.addresses));
+        self.address.or_else(|| {
+            let own = of_pod(self)?;
+            let others = match other.address {
+                Some(address) => Arc::from([address]),
+                None => of_pod(other).unwrap_or_default(),
+            };
+            let shared = own.iter().find(|a| others.iter().any(|b| a.is_ipv4() == b.is_ipv4()));
+            shared.or_else(|| own.first()).copied()
+        })
+    }
+
+    /// Whether the address is multicast, broadcast or unspecified: no policy judges such packets.
+    fn is_for_many(&self) -> bool {
+        self.address.is_some_and(|address| match address.to_canonical() {
+            IpAddr::V4(address) => {
+                address.is_multicast() || address.is_broadcast() || address.is_unspecified()
+            }
+            IpAddr::V6(address) => address.is_multicast() || address.is_unspecified(),
+        })
+    }
+
     /// The Kubernetes namespace, if the endpoint lives in one.
     pub fn namespace(&self) -> Option<&str> {
         match &self.endpoint {
@@ -138,5 +179,16 @@ pub struct Connection<'a> {
     pub responder: &'a Party,
     /// The responder's port; for ICMP, type × 256 + code.
     pub port: u16,
-    pub protocol: super::edge::Protocol,
+    pub protocol: Protocol,
+}
+
+/// Multicast, broadcast, the unspecified address, neighbour discovery and MLD (ICMPv6 types 130 to 137, 143
+/// and 151 to 153 by IANA's list), DHCP (ports 67 and 68, 546 and 547): nothing judges them.
+pub fn is_link_local_protocol(ends: [&Party; 2], port: u16, protocol: Protocol) -> bool {
+    let by_port = match protocol {
+        Protocol::Icmpv6 => matches!(port >> 8, 130..=137 | 143 | 151..=153),
+        Protocol::Udp => matches!(port, 67 | 68 | 546 | 547),
+        Protocol::Tcp | Protocol::Sctp | Protocol::Icmp => false,
+    };
+    by_port || ends.into_iter().any(Party::is_for_many)
 }

@@ -1,6 +1,5 @@
 //! The judge: one scenario's policies, asked about connections between endpoints.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -8,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Protocol};
-use crate::model::endpoint::{Connection, Endpoint, Party, Pod};
+use crate::model::endpoint::{Connection, Endpoint, Party, Pod, is_link_local_protocol};
 use crate::model::identity::Identity;
 use crate::model::object::ObjectRef;
 use crate::model::scenario::Scenario;
@@ -120,7 +119,7 @@ impl Judge {
     }
 
     pub(super) fn judge_case(&mut self, case: &Case<'_>) -> Arc<Decision> {
-        if is_link_local_protocol(case) {
+        if is_link_local_protocol([case.subject, case.peer], case.port, case.protocol) {
             return self.not_judged(case.direction, NotJudged::LinkLocalProtocol);
         }
         let pod = match &case.subject.endpoint {
@@ -140,7 +139,7 @@ impl Judge {
                 return self.not_judged(case.direction, NotJudged::NotAPod);
             }
         };
-        if case.peer.as_pod().is_some_and(|peer| is_same_pod(pod, peer)) {
+        if case.subject.is_same_pod(case.peer) {
             return self.not_judged(case.direction, NotJudged::SelfTraffic);
         }
         let relation = node_relation(pod, case.peer);
@@ -201,7 +200,7 @@ impl Judge {
             PeerKind::External => false,
             PeerKind::Unknown(_) => true,
         };
-        let class = match address(case.peer, case.subject) {
+        let class = match case.peer.address_towards(case.subject) {
             _ if ignored || self.compiled.prefixes.is_empty() => AddressClass::IGNORED,
             Some(address) => self.compiled.prefixes.class(address),
             None => AddressClass::MISSING,
@@ -326,50 +325,11 @@ fn not_isolated(direction: Direction) -> Arc<Decision> {
     Arc::new(decision(direction, Verdict::Allow, Reason::NotIsolated))
 }
 
-/// Two replicas that one template stands for are different pods.
-fn is_same_pod(a: &Pod, b: &Pod) -> bool {
-    let same = a.namespace == b.namespace && a.name == b.name && a.uid == b.uid;
-    same && !a.from_template && !b.from_template
-}
-
 fn node_relation(subject: &Pod, peer: &Party) -> NodeRelation {
-    let node = match &peer.endpoint {
-        Endpoint::Node(name) => Some(name),
-        Endpoint::Pod(pod) if pod.host_network => pod.node.as_ref(),
-        _ => return NodeRelation::NotANode,
-    };
+    let Some(node) = peer.as_node() else { return NodeRelation::NotANode };
     match (&subject.node, node) {
         (Some(own), Some(node)) if own == node => NodeRelation::Own,
         (Some(_), Some(_)) => NodeRelation::Other,
         _ => NodeRelation::Unknown,
     }
-}
-
-/// The party's address on the wire; else the first of the pod's addresses of a family that the other end has.
-pub(super) fn address(party: &Party, other: &Party) -> Option<IpAddr> {
-    let of_pod = |party: &Party| party.as_pod().map(|pod| Arc::clone(&pod.addresses));
-    party.address.or_else(|| {
-        let own = of_pod(party)?;
-        let others = match other.address {
-            Some(address) => Arc::from([address]),
-            None => of_pod(other).unwrap_or_default(),
-        };
-        let shared = own.iter().find(|a| others.iter().any(|b| a.is_ipv4() == b.is_ipv4()));
-        shared.or_else(|| own.first()).copied()
-    })
-}
-
-/// Multicast, broadcast, the unspecified address, neighbour discovery and MLD (ICMPv6 types 130 to 137, 143
-/// and 151 to 153 by IANA's list), DHCP (ports 67 and 68, 546 and 547).
-fn is_link_local_protocol(case: &Case<'_>) -> bool {
-    let special = |address: IpAddr| match address.to_canonical() {
-        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast() || address.is_unspecified(),
-        IpAddr::V6(address) => address.is_multicast() || address.is_unspecified(),
-    };
-    let by_port = match case.protocol {
-        Protocol::Icmpv6 => matches!(case.port >> 8, 130..=137 | 143 | 151..=153),
-        Protocol::Udp => matches!(case.port, 67 | 68 | 546 | 547),
-        Protocol::Tcp | Protocol::Sctp | Protocol::Icmp => false,
-    };
-    by_port || case.subject.address.is_some_and(special) || case.peer.address.is_some_and(special)
 }

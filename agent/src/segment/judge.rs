@@ -1,12 +1,12 @@
 //! The judge of one segment map. It knows no policies: what crosses a segment is told even where every
 //! policy allows it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::model::edge::{Edge, Protocol};
+use crate::model::edge::Edge;
+use crate::model::endpoint::is_link_local_protocol;
 use crate::model::verdict::{NotJudged, UnknownReason};
 
 use super::assign::{Assigner, Assignment, Slot};
@@ -234,13 +234,8 @@ impl SegmentJudge {
 
 /// What is not judged whatever the map says.
 fn not_judged(edge: &Edge) -> Option<NotJudged> {
-    let to_many = |address: IpAddr| match address.to_canonical() {
-        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast() || address.is_unspecified(),
-        IpAddr::V6(address) => address.is_multicast() || address.is_unspecified(),
-    };
-    let dhcp = edge.protocol == Protocol::Udp && matches!(edge.port, 67 | 68 | 546 | 547);
-    let link_local = dhcp || edge.responder.address.is_some_and(to_many);
-    link_local.then_some(NotJudged::LinkLocalProtocol)
+    is_link_local_protocol([&edge.initiator, &edge.responder], edge.port, edge.protocol)
+        .then_some(NotJudged::LinkLocalProtocol)
 }
 
 /// Kubelet's probes come from the pod's own node. A map that puts that node into no segment does not mean

@@ -1,18 +1,19 @@
 //! Edges → what each workload needs in each direction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::evidence::{Tallies, Tally};
 use super::group::{Group, GroupId, Groups};
-use super::not_judged::{address, is_allowed_own_node, is_link_local_protocol, is_self_traffic};
+use super::not_judged::is_allowed_own_node;
 use super::options::{Dns, Options};
 use super::warning::{WarningKind, Warnings};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Edge, Protocol};
-use crate::model::endpoint::{Endpoint, Party, Pod};
+use crate::model::endpoint::{Endpoint, Party, Pod, is_link_local_protocol};
 use crate::model::role::Roles;
 
 /// The port of DNS (RFC 1035).
@@ -106,6 +107,13 @@ struct View<'a> {
     direction: Direction,
     is_dns: bool,
     edge: &'a Edge,
+}
+
+impl View<'_> {
+    /// The peer's address, IPv4 as such also where it was mapped into IPv6.
+    fn peer_address(&self) -> Option<IpAddr> {
+        self.peer.address_towards(self.subject).map(|address| address.to_canonical())
+    }
 }
 
 impl Gathered {
@@ -220,7 +228,7 @@ fn views(edge: &Edge) -> Vec<View<'_>> {
     };
     let judged = responders.into_iter().filter(|(responder, port)| {
         !is_link_local_protocol([&edge.initiator, responder], *port, edge.protocol)
-            && !is_self_traffic(&edge.initiator, responder)
+            && !edge.initiator.is_same_pod(responder)
     });
     let both = judged.flat_map(|(responder, port)| {
         let is_dns = is_dns(edge, responder, port);
@@ -276,7 +284,7 @@ fn name(view: &View<'_>, subject: &Pod, groups: &Groups, options: &Options, by_n
                 ),
             }
         }
-        Endpoint::External => match address(view.peer, view.subject) {
+        Endpoint::External => match view.peer_address() {
             Some(address) => {
                 let block = options.external_block(address);
                 let shown = if block.prefix_len() == block.max_prefix_len() {
@@ -310,7 +318,7 @@ fn unknown_end(options: &Options, item: String) -> Named {
 
 fn name_node(view: &View<'_>, who: &str, options: &Options) -> Named {
     let on_port = format!("{who} on {}/{}", view.port, view.edge.protocol);
-    match address(view.peer, view.subject) {
+    match view.peer_address() {
         None => unknown_end(options, format!("{on_port}: its address is not known")),
         Some(_) if options.dialect.ip_block_matches_pods == Some(false) => Named::Never(
             WarningKind::UnnamedPeer,

@@ -7,6 +7,7 @@ use super::*;
 use crate::cli::served::Served;
 use crate::history::fixture::{mk_file, mk_header, mk_shop_edges, mk_to_nobody};
 use crate::model::edge::Edge;
+use crate::preview::{Base, DenyScope, Settings, preview};
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -145,6 +146,16 @@ fn files_are_named_in_the_order_to_apply_and_an_earlier_suggestion_is_replaced()
     assert!(first.starts_with("# Suggested by dryfence: file 1 of 6;"), "{first}");
     let loaded = crate::cluster::manifests::load(std::slice::from_ref(&target), None);
     assert_eq!((loaded.objects.len(), loaded.findings.as_slice()), (6, [].as_slice()));
+    // What preview says of the files, and of what a second default-deny on top of them would do.
+    let (_flows, path) = mk_flows(&mk_shop_edges());
+    let mut recording = crate::history::file::read_files(&[path.into()]).unwrap();
+    for default_deny in [None, Some(DenyScope::All)] {
+        let settings =
+            Settings { base: Base::Empty, default_deny, assume: Vec::new(), ..Settings::default() };
+        let counts = preview(&mut recording, &[], &loaded.objects, &settings).counts;
+        assert_eq!(counts.newly_denied.connections, 0);
+        assert_eq!(counts.unchanged.connections, 240 + 80 + 30 + 5, "all that was accepted");
+    }
 
     write(Per::Namespace).unwrap();
     assert_eq!(

@@ -8,7 +8,7 @@ use crate::model::object::ObjectRef;
 use crate::model::verdict::{Decision, Reason};
 use crate::policy::cache::Selected;
 use crate::policy::evaluate::{Evaluation, PeerKind, index};
-use crate::policy::judge::{Case, Judge, address, cases};
+use crate::policy::judge::{Case, Judge, cases};
 use crate::policy::nearest::{atom_text, block_text, ports_text};
 use crate::policy::tier::{CompiledPeer, CompiledPeers, CompiledPolicy, CompiledRule};
 use crate::policy::tri::{Tri, Why};
@@ -86,7 +86,7 @@ fn why_not(policy: &CompiledPolicy, pod: &Pod, direction: Direction) -> String {
 }
 
 fn party_text(party: &Party, other: &Party) -> String {
-    let address = address(party, other).map(|address| address.to_string());
+    let address = party.address_towards(other).map(|address| address.to_string());
     match (&party.endpoint, party.object()) {
         (Endpoint::Pod(pod), Some(object)) => {
             let note = if pod.from_template { " (from its template)" } else { "" };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::edge::Direction;
+use crate::model::edge::Protocol;
 use crate::model::endpoint::Party;
 use crate::model::role::Roles;
 use crate::segment::fixtures::*;
