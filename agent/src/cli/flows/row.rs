@@ -174,8 +174,9 @@ impl Row {
     }
 
     /// What makes a line the same when it is seen again.
-    pub(super) fn key(&self) -> (String, String, u16, Protocol, Option<Direction>) {
-        (self.initiator.clone(), self.responder.clone(), self.number, self.protocol, self.direction)
+    pub(super) fn key(&self) -> String {
+        let Self { initiator, responder, direction, .. } = self;
+        format!("{initiator} {responder} {} {direction:?}", self.port())
     }
 
     /// By the first scenario, then the next ones.
@@ -197,7 +198,10 @@ impl Row {
             SortBy::Cause => self.cause.cmp(&other.cause),
             SortBy::Verdict => self.gravity().cmp(&other.gravity()),
         };
-        asked.then_with(|| self.key().cmp(&other.key()))
+        fn ends(row: &Row) -> (&str, &str, u16, Protocol, Option<Direction>) {
+            (&row.initiator, &row.responder, row.number, row.protocol, row.direction)
+        }
+        asked.then_with(|| ends(self).cmp(&ends(other)))
     }
 
     pub(super) fn first_moment(&self) -> String {

@@ -109,7 +109,7 @@ impl Table {
             if !wide && let Some(last) = lasting.get_mut(5) {
                 last.0 = row.last.to_string();
             }
-            let key = format!("{:?}", row.key());
+            let key = row.key();
             if self.shown.get(&key) != Some(&lasting) {
                 self.shown.insert(key, lasting);
                 fresh.push(cells);
