@@ -51,6 +51,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         published,
         keep: args.judging.keep(),
         since,
+        cluster: args.source.cluster_name,
         cluster_gate,
         warnings: Vec::new(),
         policies: Vec::new(),

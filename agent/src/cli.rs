@@ -7,10 +7,15 @@ use clap::{Parser, Subcommand};
 
 pub mod agent;
 pub mod explain;
+pub mod flows;
 mod layout;
 pub mod preview;
+mod recording;
 pub mod report;
 pub mod scenario;
+#[cfg(test)]
+mod served;
+pub mod suggest;
 mod terminal;
 
 /// Shows what network policy would break, before it is enforced.
@@ -24,12 +29,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(Box<agent::AgentArgs>),
-    Report(report::Args),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
     Explain(explain::Args),
+    /// Who opened connections to whom, and what policies say of it
+    Flows(Box<flows::Args>),
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
     Preview(Box<preview::Args>),
+    /// What would break, which side must change, and the policy to paste
+    Report(report::Args),
+    /// The least policies that allow what was recorded, in the order in which to apply them
+    Suggest(Box<suggest::Args>),
 }
 
 impl Cli {
@@ -37,9 +47,11 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Agent(args) => agent::run(*args),
-            Command::Report(args) => report::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Flows(args) => flows::run(&args),
             Command::Preview(args) => preview::run(&args),
+            Command::Report(args) => report::run(&args),
+            Command::Suggest(args) => suggest::run(&args),
         };
         done.unwrap_or_else(|error| {
             // Where standard error is closed, the exit code is all that can be said.

@@ -39,6 +39,7 @@ use crate::model::endpoint::Pod;
 use crate::model::object::WorkloadRef;
 
 pub use evidence::{Evidence, RuleEvidence};
+pub use gather::is_accepted;
 pub use options::{Dns, Options};
 pub use warning::{Warning, WarningKind};
 

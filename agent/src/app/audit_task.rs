@@ -15,12 +15,13 @@ use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::{Capture, Event};
+use crate::history::file::Header;
 use crate::model::edge::Observation;
 use crate::model::object::WorkloadRef;
 use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
-use crate::serve::api::{AgentStatus, Edges, PolicyCount, Unavailable};
+use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
@@ -32,6 +33,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// What other parts may ask.
 pub(super) enum Question {
     Edges(oneshot::Sender<Arc<EdgeList>>),
+    Recorded(oneshot::Sender<Recorded>),
     Status(oneshot::Sender<AgentStatus>),
 }
 
@@ -49,6 +51,10 @@ impl Asker {
 impl Edges for Asker {
     fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
         Box::pin(self.ask(Question::Edges))
+    }
+
+    fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
+        Box::pin(self.ask(Question::Recorded))
     }
 
     fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {
@@ -71,6 +77,8 @@ pub(super) struct AuditTask {
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
+    /// The cluster's name, empty where nobody gave it one.
+    pub(super) cluster: String,
     pub(super) cluster_gate: Gate,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
@@ -206,6 +214,7 @@ impl AuditTask {
         // A client that went away meanwhile needs no answer.
         match question {
             Question::Edges(answer) => drop(answer.send(Arc::new(self.edge_list()))),
+            Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
     }
@@ -240,6 +249,26 @@ impl AuditTask {
             exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
         }
+    }
+
+    /// The ledger as it is now. Edges share their pods and identities with it, so this is quick.
+    fn recorded(&self) -> Recorded {
+        let WindowRecord { start, end, losses, unobserved } = self.window();
+        let settings = self.auditor.settings();
+        let header = Header {
+            cluster: self.cluster.clone(),
+            node: settings.node.as_deref().map(ToOwned::to_owned),
+            dialect: settings.dialect.to_string(),
+            start,
+            end,
+            gaps: Vec::new(),
+            losses,
+            unobserved,
+            scenarios: self.scenarios(),
+            warnings: self.warnings.clone(),
+        };
+        let edges = self.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
+        Recorded { header, edges }
     }
 
     fn status(&self) -> AgentStatus {

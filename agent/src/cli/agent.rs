@@ -43,6 +43,15 @@ pub struct SourceArgs {
     /// Namespace of manifests that name none
     #[arg(short, long, env = "DRYFENCE_NAMESPACE", value_name = "NS")]
     pub namespace: Option<String>,
+    /// The cluster's name, written into what is recorded: recordings of clusters with different names do not merge
+    #[arg(
+        long,
+        env = "DRYFENCE_CLUSTER_NAME",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    pub cluster_name: String,
     /// This node's name, as pods name it in spec.nodeName
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,

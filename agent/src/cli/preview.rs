@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use self::input::Refused;
+use super::recording;
 use super::terminal::{Color, print, width};
 use crate::model::dialect::Dialect;
 use crate::model::scenario::Assumption;
@@ -164,21 +165,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn settings(args: &Args, recorded: &std::collections::BTreeSet<String>) -> anyhow::Result<Settings> {
-    let dialect = match (args.dialect, recorded.len()) {
-        (Some(dialect), _) => dialect,
-        (None, 0) => Dialect::default(),
-        (None, 1) => {
-            let name = recorded.first().map_or("", String::as_str);
-            name.parse().context("the recording's dialect; name one with --dialect")?
-        }
-        (None, _) => {
-            let names: Vec<&str> = recorded.iter().map(String::as_str).collect();
-            anyhow::bail!(
-                "the recordings are of different dialects ({}): name one with --dialect",
-                names.join("; ")
-            );
-        }
-    };
+    let dialect = recording::dialect(args.dialect, recorded)?;
     let assume = match &*args.assume {
         [none] if none == "none" => Vec::new(),
         names => names

@@ -1,7 +1,7 @@
 //! `dryfence report`: what would break, which side must change, and the policy to paste.
 
 mod build;
-mod input;
+pub(in crate::cli) mod input;
 pub(in crate::cli) mod markdown;
 mod segments;
 #[cfg(test)]

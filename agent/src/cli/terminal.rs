@@ -24,8 +24,18 @@ pub(super) fn width() -> usize {
         .map_or(WIDTH_WITHOUT_TERMINAL, |(columns, _)| usize::from(columns.0))
 }
 
+/// Columns of standard output, if it is a terminal.
+pub(super) fn columns() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(columns, _)| usize::from(columns.0))
+}
+
 /// Writes to standard output. Whoever reads may stop early, as `head` does.
 pub(super) fn print(text: &str, color: Color) -> anyhow::Result<()> {
+    print_some(text, color).map(|_reads_on| ())
+}
+
+/// Writes to standard output, and says whether anybody still reads it.
+pub(super) fn print_some(text: &str, color: Color) -> anyhow::Result<bool> {
     let stdout = io::stdout();
     let choice = match color {
         Color::Auto if !stdout.is_terminal() => ColorChoice::Never,
@@ -35,7 +45,7 @@ pub(super) fn print(text: &str, color: Color) -> anyhow::Result<()> {
     };
     let mut out = AutoStream::new(stdout.lock(), choice);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("standard output takes no more"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("standard output takes no more"),
     }
 }

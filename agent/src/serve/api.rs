@@ -1,6 +1,7 @@
-//! The JSON API: `/api/v1/edges` and `/api/v1/status`.
+//! The JSON API: `/api/v1/edges`, `/api/v1/recorded` and `/api/v1/status`.
 
 mod filter;
+mod recorded;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -17,15 +18,27 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use self::filter::{BadQuery, Filter, Format, Query};
+use super::client::RECORDED;
 use super::ready::Gates;
+use crate::history::file::Header;
+use crate::model::edge::Edge;
 use crate::model::record::{EdgeList, ScenarioRecord, WindowRecord};
 
 /// Where the judged edges come from.
 pub trait Edges: Send + Sync + 'static {
     /// Every judged edge at this moment.
     fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>>;
+    /// Every edge as it was recorded, with the identities that its ends had then, all of one moment.
+    fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>>;
     /// How the agent is, without its edges.
     fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>>;
+}
+
+/// Edges to judge again elsewhere: what a file of recorded edges is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    pub header: Header,
+    pub edges: Vec<Edge>,
 }
 
 /// The part that holds the edges does not answer: it has not begun, or has stopped.
@@ -80,10 +93,11 @@ struct Api {
     gates: Gates,
 }
 
-/// Answers `/api/v1/edges` and `/api/v1/status`.
+/// Answers `/api/v1/edges`, `/api/v1/recorded` and `/api/v1/status`.
 pub fn router(edges: Arc<dyn Edges>, gates: Gates) -> Router {
     Router::new()
         .route("/api/v1/edges", get(list_edges))
+        .route(RECORDED, get(recorded))
         .route("/api/v1/status", get(status))
         .fallback(not_found)
         .with_state(Api { edges, gates })
@@ -108,9 +122,26 @@ async fn list_edges(State(api): State<Api>, RawQuery(raw): RawQuery, headers: He
     stream::answer(list, query, lines)
 }
 
+async fn recorded(State(api): State<Api>, RawQuery(raw): RawQuery) -> Response {
+    if let Err(bad) = without_parameters(raw.as_deref()) {
+        return bad.into_response();
+    }
+    match api.edges.recorded().await {
+        Ok(recorded) => recorded::answer(recorded),
+        Err(unavailable) => unavailable.into_response(),
+    }
+}
+
+fn without_parameters(raw: Option<&str>) -> Result<(), BadQuery> {
+    match form_urlencoded::parse(raw.unwrap_or_default().as_bytes()).next() {
+        Some((name, _)) => Err(BadQuery::unknown(&name, "none")),
+        None => Ok(()),
+    }
+}
+
 async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> Response {
-    if let Some((name, _)) = form_urlencoded::parse(raw.as_deref().unwrap_or_default().as_bytes()).next() {
-        return BadQuery::unknown(&name, "none").into_response();
+    if let Err(bad) = without_parameters(raw.as_deref()) {
+        return bad.into_response();
     }
     match api.edges.status().await {
         Ok(agent) => {
@@ -122,7 +153,7 @@ async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> Response {
 }
 
 async fn not_found() -> Response {
-    let error = "no such path; there are /api/v1/edges and /api/v1/status".to_owned();
+    let error = "no such path; there are /api/v1/edges, /api/v1/recorded and /api/v1/status".to_owned();
     (StatusCode::NOT_FOUND, Json(ErrorAnswer { error, parameter: None })).into_response()
 }
 

@@ -19,7 +19,7 @@ use crate::model::record::EdgeList;
 const LARGEST: usize = 1 << 30;
 
 /// Where an agent serves what it recorded.
-pub const RECORDING: &str = "/api/v1/recording";
+pub const RECORDED: &str = "/api/v1/recorded";
 
 /// Why an agent could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ impl Client {
     /// # Errors
     /// If the agent cannot be reached in time, or has no recording to give.
     pub async fn recording(&self) -> Result<Bytes, ClientError> {
-        self.body(RECORDING).await
+        self.body(RECORDED).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -200,7 +200,7 @@ impl Gathered {
 }
 
 /// Whether an edge is something that policies must allow.
-pub(super) fn is_accepted(edge: &Edge, options: &Options) -> bool {
+pub fn is_accepted(edge: &Edge, options: &Options) -> bool {
     match edge.protocol {
         Protocol::Tcp | Protocol::Sctp => {
             edge.counters.accepted > 0 || (options.unconfirmed && is_unconfirmed(edge))

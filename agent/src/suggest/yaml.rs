@@ -17,11 +17,17 @@ impl Suggestions {
     ///
     /// `preamble` are lines for the head: what was watched, for how long, and what was lost. Warnings follow it.
     pub fn to_yaml(&self, preamble: &[String]) -> String {
-        let mut yaml = Yaml::default();
-        yaml.head(self, preamble);
+        let mut yaml = Yaml { text: self.head(preamble) };
         for suggestion in &self.policies {
             yaml.suggestion(suggestion);
         }
+        yaml.text
+    }
+
+    /// The head of [`Suggestions::to_yaml`] alone: comments that say what the policies rest on.
+    pub fn head(&self, preamble: &[String]) -> String {
+        let mut yaml = Yaml::default();
+        yaml.head(self, preamble);
         yaml.text
     }
 }

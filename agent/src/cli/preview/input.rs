@@ -2,25 +2,16 @@
 
 use std::env;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::{Args, BaseArg};
-use crate::cluster::Object;
-use crate::cluster::manifests::{self, Finding, Loaded, Severity, Source};
-use crate::history::file::{self, ReadError, Recording};
-use crate::serve::address::Address;
-use crate::serve::client::Client;
-
-/// Objects, and what their reader has to say about them.
-#[derive(Debug)]
-pub(super) struct Objects {
-    pub(super) objects: Vec<Object>,
-    pub(super) warnings: Vec<String>,
-}
+use crate::cli::recording::{self, Objects};
+use crate::cluster::manifests::{self, Finding, Severity, Source};
+use crate::history::file::Recording;
 
 /// Why there is no candidate.
 #[derive(Debug)]
@@ -63,7 +54,7 @@ pub(super) fn candidate(args: &Args) -> Result<Objects, Refused> {
     if given && loaded.objects.is_empty() {
         return Err(anyhow::anyhow!("the candidate holds no object that is judged").into());
     }
-    Ok(Objects { warnings: warnings(&loaded, "candidate"), objects: loaded.objects })
+    Ok(Objects { warnings: recording::warnings(&loaded, "candidate"), objects: loaded.objects })
 }
 
 /// What `-f` names, as kubectl takes it: of a folder the files in it, and what is below only with `-R`.
@@ -130,45 +121,18 @@ pub(super) fn base(args: &Args) -> anyhow::Result<Objects> {
         args.base == BaseArg::Empty || !args.manifests.is_empty(),
         "--base enforced needs the policies that are in force: name them with --manifests, or say --base empty"
     );
-    for path in &args.manifests {
-        ensure!(path.exists(), "--manifests {}: there is no such file or folder", path.display());
-    }
-    let loaded = manifests::load(&args.manifests, None);
-    Ok(Objects { warnings: warnings(&loaded, "base"), objects: loaded.objects })
-}
-
-fn warnings(loaded: &Loaded, what: &str) -> Vec<String> {
-    let mut warnings: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
-    for (kind, count) in &loaded.skipped {
-        warnings.push(format!("{count} of kind {kind} in the {what} left out"));
-    }
-    warnings
+    recording::cluster(&args.manifests, "base")
 }
 
 /// What was recorded, from files and agents together.
 pub(super) fn recording(args: &Args) -> anyhow::Result<Recording> {
-    let timeout = Duration::from_secs(args.request_timeout);
-    let mut answers = Vec::new();
-    for address in &args.agent {
-        answers.push((PathBuf::from(format!("agent {address}")), of_agent(address, timeout)?));
-    }
-    let files = args.flows.iter().map(|path| file::Source::open(path));
-    let agents = answers.iter().map(|(name, bytes)| Ok::<_, ReadError>(file::Source::new(name, &**bytes)));
-    Ok(file::read(files.chain(agents))?)
-}
-
-/// What an agent recorded, as the bytes of a file.
-fn of_agent(address: &Address, timeout: Duration) -> anyhow::Result<bytes::Bytes> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime that asks agents cannot be started")?;
-    Ok(runtime.block_on(Client::new(address.clone(), timeout).recording())?)
+    recording::read(&args.flows, &args.agent, Duration::from_secs(args.request_timeout))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
 

@@ -33,8 +33,8 @@ pub enum InputError {
 
 /// Edges, and whether their source said when it recorded and what it lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Input {
-    pub(super) list: EdgeList,
+pub(in crate::cli) struct Input {
+    pub(in crate::cli) list: EdgeList,
     pub(super) window_known: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Input, InputError> {
 }
 
 /// What these agents hold, together.
-pub(super) fn agents(addresses: &[Address], timeout: Duration) -> Result<Input, InputError> {
+pub(in crate::cli) fn agents(addresses: &[Address], timeout: Duration) -> Result<Input, InputError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(InputError::Runtime)?;
     let mut inputs = Vec::new();

@@ -437,7 +437,7 @@ mod input_files {
     use futures::future::BoxFuture;
 
     use crate::cli::report::input::{Input, agents, files, parse};
-    use crate::serve::api::{self, AgentStatus, Edges, Unavailable};
+    use crate::serve::api::{self, AgentStatus, Edges, Recorded, Unavailable};
     use crate::serve::listen::Bound;
     use crate::serve::ready::Gates;
 
@@ -447,6 +447,10 @@ mod input_files {
     impl Edges for Agent {
         fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
             Box::pin(async { Ok(Arc::new(mk_guides_cluster())) })
+        }
+
+        fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
+            Box::pin(async { Err(Unavailable) })
         }
 
         fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {

@@ -169,6 +169,11 @@ impl<W: Write> Writer<W> {
         }))
     }
 
+    /// Where the lines go, for whoever takes them away as they come.
+    pub const fn target(&mut self) -> &mut W {
+        &mut self.target
+    }
+
     /// Writes the last line, without which the file counts as truncated.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::history::file::{Source, read};
+use crate::history::fixture::{mk_header, mk_shop_edges};
 use crate::model::cause::Cause;
 use crate::model::record::EdgeRecord;
 use crate::serve::address::Address;
@@ -25,6 +27,15 @@ struct Fixed(Option<Arc<EdgeList>>);
 impl Edges for Fixed {
     fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
         Box::pin(async { self.0.clone().ok_or(Unavailable) })
+    }
+
+    fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
+        Box::pin(async {
+            self.0.as_ref().ok_or(Unavailable)?;
+            // Enough for several pieces.
+            let edges = (0..1000).flat_map(|_| mk_shop_edges()).collect();
+            Ok(Recorded { header: mk_header(), edges })
+        })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {
@@ -246,6 +257,30 @@ async fn a_big_ledger_streams_whole() {
     let (_, _, body) = served.get("/api/v1/edges?format=jsonl", "*/*").await;
     assert_eq!(body.lines().count(), 5000);
     served.end().await;
+}
+
+#[tokio::test]
+async fn what_was_recorded_comes_as_a_file_of_recorded_edges() {
+    let served = Served::new(Some(mk_guides_cluster())).await;
+    let bytes = served.client().recording().await.unwrap();
+    assert!(bytes.len() > 128 * 1024, "several pieces: {}", bytes.len());
+    let recording = read([Ok(Source::new("agent", &*bytes))]).unwrap();
+    assert_eq!(recording.header, mk_header());
+    let shop = mk_shop_edges();
+    assert_eq!(recording.edges.len(), shop.len(), "the same edge again is the same edge");
+    for (found, sent) in recording.edges.iter().zip(&shop) {
+        assert_eq!(found.counters.attempts, sent.counters.attempts * 1000);
+        assert_eq!((&found.first_seen, &found.last_seen), (&sent.first_seen, &sent.last_seen));
+    }
+    let cut = read([Ok(Source::new("agent", &bytes[..bytes.len() - 20]))]).unwrap_err().to_string();
+    assert!(cut.contains("truncated"), "{cut}");
+    assert_eq!(served.get("/api/v1/recorded?limit=1", "*/*").await.0, StatusCode::BAD_REQUEST);
+    served.end().await;
+
+    let starting = Served::new(None).await;
+    let refused = starting.client().recording().await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. }));
+    starting.end().await;
 }
 
 #[tokio::test]
