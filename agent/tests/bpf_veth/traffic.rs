@@ -119,12 +119,17 @@ pub(crate) fn hammer(address: SocketAddr, sockets: usize, count: u64) {
     });
 }
 
-/// Packets that the pod's interface could not hand over, by /proc/net/dev.
+/// Packets that the pod's interface could not hand over since it is there, by /proc/net/dev.
 pub(crate) fn dropped(interface_prefix: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find(|line| line.trim_start().starts_with(interface_prefix)).unwrap();
     let (_, numbers) = line.split_once(':').unwrap();
     numbers.split_whitespace().nth(11).unwrap().parse().unwrap()
+}
+
+/// The pod speaks no IPv6 any more: no multicast listener report gets among what a test counts.
+pub(crate) fn without_ipv6() {
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
 }
 
 /// Sends a whole frame from an interface as it is. With `linear`, only that many of its bytes lie in the linear
