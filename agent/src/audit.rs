@@ -9,4 +9,5 @@ pub mod cause;
 pub mod join;
 pub mod judges;
 pub mod ledger;
+mod orient;
 pub mod waiting;

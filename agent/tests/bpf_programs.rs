@@ -16,6 +16,7 @@ use dryfence::capture::programs::{FROM_POD, Programs, TO_POD};
 use dryfence_common::address::from_ip;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, LOCAL_INITIATED};
+use dryfence_common::orphan::{FIRST_FROM_POD, OrphanInterface, UNTOLD};
 use dryfence_common::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use dryfence_common::settings::Settings as KernelSettings;
 use frames::{ACK, FIN, FRAGMENT, RST, SYN, Tcp, authentication, ethernet, extension, fragment, frame};
@@ -280,7 +281,81 @@ fn a_connection_older_than_the_programs_is_an_orphan() {
     let one = Connection::new(ends, 40000, 1000);
     kernel.sent_by_pod(&one.to_server(ACK, 5000, 600, 10));
     kernel.sent_to_pod(&one.to_client(FIN | ACK, 600, 5010, 10));
+    assert_eq!((kernel.edges(), kernel.counted()), (0, vec![]));
+    let orphans = kernel.programs.orphans().read().unwrap();
+    let [(key, value)] = orphans[..] else { panic!("{orphans:?}") };
+    assert_eq!((key.local, key.local_port), (from_ip(ip(ends[0])), 40000));
+    assert_eq!((key.remote, key.remote_port), (from_ip(ip(ends[1])), 80));
+    assert_eq!((key.interface, key.protocol), (LOOPBACK, TCP));
+    assert_eq!((value.packets_from_pod, value.packets_to_pod), (1, 1));
+    assert_eq!((value.bytes_from_pod, value.bytes_to_pod), (50, 50));
+    assert_eq!(value.evidence, FIRST_FROM_POD, "whose sockets to ask was not told");
+}
+
+#[test]
+fn a_reset_of_no_connection_we_know_is_counted_and_kept_nowhere() {
+    let Some(mut kernel) = load() else { return };
+    let [ends, _] = ENDS;
+    let one = Connection::new(ends, 40000, 1000);
+    kernel.sent_to_pod(&one.to_client(RST, 600, 0, 0));
+    kernel.sent_to_pod(&one.to_client(RST | ACK, 600, 1001, 0));
     assert_eq!((kernel.edges(), kernel.counted()), (0, vec![(Counter::Orphan, 2)]));
+    assert!(kernel.programs.orphans().read().unwrap().is_empty());
+}
+
+#[test]
+fn orphans_have_a_budget_and_a_table_and_what_is_refused_is_counted() {
+    let Some(mut kernel) = load() else { return };
+    let [ends, _] = ENDS;
+    let client = |port| Connection::new(ends, port, 1000).to_server(ACK, 5000, 600, 10);
+    for port in 0..=UNTOLD.allowance as u16 {
+        kernel.sent_by_pod(&client(port));
+    }
+    assert_eq!(kernel.counted(), [(Counter::OrphanBudgetSpent, 1)]);
+    // A known one goes on to be counted.
+    kernel.sent_by_pod(&client(0));
+    assert_eq!(kernel.counted(), [(Counter::OrphanBudgetSpent, 1)]);
+    let told = OrphanInterface { allowance: u64::MAX, ..UNTOLD };
+    kernel.programs.orphans().tell(LOOPBACK, &told).unwrap();
+    for port in 0..=16_384 {
+        kernel.sent_by_pod(&client(port));
+    }
+    assert_eq!(kernel.programs.orphans().read().unwrap().len(), 16_384);
+    assert_eq!(kernel.counted(), [(Counter::OrphanTableFull, 1), (Counter::OrphanBudgetSpent, 1)]);
+    assert_eq!(kernel.edges(), 0);
+}
+
+#[test]
+fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface_is_young() {
+    let short = KernelSettings {
+        datagram_timeout: 50_000_000,
+        datagram_stream_timeout: 400_000_000,
+        ..KernelSettings::DEFAULT
+    };
+    let Some(mut kernel) = load_with(short) else { return };
+    let [ends, _] = ENDS;
+    let [pod, other] = ends.map(ip);
+    let young = OrphanInterface { since: monotonic(), ..UNTOLD };
+    kernel.programs.orphans().tell(LOOPBACK, &young).unwrap();
+    for (from, to) in [(53, 40000), (40000, 53), (40001, 40002), (500, 4500)] {
+        kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(from, to, 30)));
+    }
+    assert_eq!(kernel.programs.orphans().read().unwrap().len(), 1, "the first");
+    assert_eq!(kernel.edges(), 3);
+    kernel.sent_by_pod(&frame(pod, other, UDP, &frames::udp(40000, 53, 30)));
+    kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
+    let edge = kernel.edge(&mk_key(ends, true, UDP, 53));
+    assert_eq!(packets(&edge), (1, 1), "once it is asked for, it is the answer");
+    sleep(Duration::from_millis(500));
+    kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
+    assert_eq!(kernel.edge(&mk_key(ends, false, UDP, 40000)).attempts, 1, "the interface is old now");
+    assert_eq!(kernel.counted(), []);
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+fn monotonic() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(now).as_nanos() as u64
 }
 
 #[test]

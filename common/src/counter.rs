@@ -20,8 +20,12 @@ pub enum Counter {
     EdgeInsertFailed,
     /// The same, packets that would have opened a connection.
     EdgeInsertFailedOpening,
-    /// A packet of a connection whose opening we did not see.
+    /// A packet of a connection whose opening we did not see, and that says that there is none any more: a reset.
     Orphan,
+    /// The orphan table had no room: packets of a connection whose opening we did not see.
+    OrphanTableFull,
+    /// The same: its interface has too many of them.
+    OrphanBudgetSpent,
     /// A reply or an error whose request we did not see.
     OrphanReply,
     /// The ring buffer was full: the edge is in the map and will be read later. Late, not lost.
@@ -70,6 +74,8 @@ impl Counter {
         Self::EdgeInsertFailed,
         Self::EdgeInsertFailedOpening,
         Self::Orphan,
+        Self::OrphanTableFull,
+        Self::OrphanBudgetSpent,
         Self::OrphanReply,
         Self::Late,
         Self::NotIp,
@@ -95,7 +101,7 @@ impl Counter {
             | Self::EdgeMapFullOpening
             | Self::EdgeInsertFailed
             | Self::EdgeInsertFailedOpening => "edge-map",
-            Self::Orphan | Self::OrphanReply => "orphan",
+            Self::Orphan | Self::OrphanTableFull | Self::OrphanBudgetSpent | Self::OrphanReply => "orphan",
             Self::Late => "ring",
             Self::NotIp
             | Self::Group
@@ -114,7 +120,8 @@ impl Counter {
             Self::Malformed => "malformed",
             Self::ChainTooLong => "chain-too-long",
             Self::LaterFragment => "later-fragment",
-            Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::Late => "full",
+            Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::OrphanTableFull | Self::Late => "full",
+            Self::OrphanBudgetSpent => "budget-spent",
             Self::EdgeInsertFailed | Self::EdgeInsertFailedOpening => "insert-failed",
             Self::Orphan => "opening-not-seen",
             Self::OrphanReply => "request-not-seen",
@@ -138,6 +145,8 @@ impl Counter {
             | Self::EdgeMapFull
             | Self::EdgeInsertFailed
             | Self::Orphan
+            | Self::OrphanTableFull
+            | Self::OrphanBudgetSpent
             | Self::OrphanReply => Meaning::LostPackets,
             Self::EdgeMapFullOpening | Self::EdgeInsertFailedOpening => Meaning::LostEdges,
             Self::Late => Meaning::Late,

@@ -7,5 +7,6 @@
 pub mod address;
 pub mod counter;
 pub mod edge;
+pub mod orphan;
 pub mod packet;
 pub mod settings;

@@ -67,6 +67,8 @@ pub enum Step {
     Refuse,
     /// It ends a connection, and refuses it if that was the last attempt: other RST+ACK, SCTP ABORT.
     Abort,
+    /// A reset that acknowledges nothing: ends a connection, or answers a packet of none (RFC 9293, 3.10.7.1).
+    Reset,
     /// Anything later: the packet does not say who opened the connection.
     Continue,
     /// UDP: has no steps.

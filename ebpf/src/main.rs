@@ -11,6 +11,7 @@
 
 mod edges;
 mod maps;
+mod orphans;
 mod record;
 mod skb;
 

@@ -4,10 +4,12 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, LOCAL_INITIATED, attempt};
+use dryfence_common::orphan::OrphanKey;
 use dryfence_common::packet::{Link, Packet, Step, parse};
 
 use crate::edges::{self, Arrival};
 use crate::maps::{count, now, setting};
+use crate::orphans;
 use crate::skb::Skb;
 
 /// Which way a packet crosses the host side of a pod's interface.
@@ -50,8 +52,22 @@ fn account(ctx: &TcContext, side: Side, packet: &Packet) {
         Step::Refuse => {
             edges::refuse(&sent(false), &arrival, attempt(packet.destination_port, packet.number));
         }
-        Step::Abort | Step::Continue => go_on(packet, &arrival, sent),
-        Step::Datagram => datagram(packet, &arrival, sent),
+        Step::Abort | Step::Reset | Step::Continue => {
+            if go_on(packet, &arrival, sent) {
+                return;
+            }
+            // A reset opens nothing, and what it ends is over.
+            if packet.step == Step::Continue {
+                orphan(ctx, side, packet, &arrival);
+            } else {
+                count(Counter::Orphan, arrival.packets);
+            }
+        }
+        Step::Datagram => {
+            if !datagram(skb, packet, &arrival, sent) {
+                orphan(ctx, side, packet, &arrival);
+            }
+        }
         Step::Request => edges::request(&sent(true), &arrival),
         Step::Reply => {
             if !edges::reply(&sent(false), &arrival) {
@@ -73,9 +89,10 @@ fn account(ctx: &TcContext, side: Side, packet: &Packet) {
     }
 }
 
-/// A packet of a connection that is open: the lower port is more likely the responder's.
+/// A packet of a connection that is open: the lower port is more likely the responder's. False where it matches no
+/// edge.
 #[inline(always)]
-fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) {
+fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> bool {
     let lower_responds = packet.destination_port <= packet.source_port;
     for initiated in [lower_responds, !lower_responds] {
         let key = sent(initiated);
@@ -85,27 +102,55 @@ fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) {
             edges::from_responder(&key, arrival, packet)
         };
         if found {
-            return;
+            return true;
         }
     }
-    count(Counter::Orphan, arrival.packets);
+    false
 }
 
 /// A datagram is an answer only while the edge the other way is active; else its sender initiates. Equal ports
-/// on both sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's.
+/// on both sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's. False
+/// where it may answer what passed before we were here.
 #[inline(always)]
-fn datagram(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) {
+fn datagram(skb: &__sk_buff, packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> bool {
     let Packet { source_port, destination_port, .. } = *packet;
     if source_port == destination_port {
         edges::answered_by_gossip(&sent(false), arrival);
     } else if destination_port < source_port {
         if edges::still_requesting(&sent(true), arrival) || edges::reply(&sent(false), arrival) {
-            return;
+            return true;
         }
     } else if edges::reply(&sent(false), arrival) {
-        return;
+        return true;
+    } else if orphans::looks_like_an_answer(skb.ifindex, source_port, destination_port, arrival.at)
+        && !edges::is_known(&sent(true))
+    {
+        return false;
     }
     edges::request(&sent(true), arrival);
+    true
+}
+
+/// A packet that matches no edge: kept with both ports.
+#[inline(always)]
+fn orphan(ctx: &TcContext, side: Side, packet: &Packet, arrival: &Arrival) {
+    let from_pod = side == Side::FromPod;
+    let source = (packet.source, packet.source_port);
+    let destination = (packet.destination, packet.destination_port);
+    let ((local, local_port), (remote, remote_port)) =
+        if from_pod { (source, destination) } else { (destination, source) };
+    // SAFETY: the context is valid while the program runs.
+    let interface = unsafe { (*ctx.skb.skb).ifindex };
+    let key = OrphanKey {
+        local,
+        remote,
+        interface,
+        local_port,
+        remote_port,
+        protocol: packet.protocol,
+        padding: [0; 7],
+    };
+    orphans::record(ctx.skb.skb, key, arrival, from_pod);
 }
 
 /// The edge of a packet whose sender initiated it, or else responds.

@@ -134,7 +134,13 @@ impl AuditTask {
                 self.auditor.interface(interface.index, interface.since, interface.routed, now);
             }
             Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
-            Event::Read { observations, .. } => self.observe(&observations, now),
+            Event::Read { observations, unoriented, .. } => {
+                let told = self.auditor.observe_unoriented(&unoriented, now, &mut self.recorder);
+                if !told.is_empty() {
+                    self.capture.settle(told);
+                }
+                self.observe(&observations, now);
+            }
         }
     }
 

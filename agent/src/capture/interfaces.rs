@@ -16,6 +16,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// A veth whose other end is in another network namespace: the host side of a pod's interface.
     pub(super) leads_elsewhere: bool,
+    /// The id that this namespace has for the other end's.
+    pub(super) namespace: Option<i32>,
 }
 
 impl Link {
@@ -25,9 +27,13 @@ impl Link {
         if message.header.interface_family != AddressFamily::Unspec {
             return None;
         }
-        let mut link = Self { index: message.header.index, name: String::new(), leads_elsewhere: false };
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            leads_elsewhere: false,
+            namespace: None,
+        };
         let mut veth = false;
-        let mut peer_elsewhere = false;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -35,11 +41,11 @@ impl Link {
                     veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
                 }
                 // Only there when the peer is in another namespace (rtnl_fill_link_netnsid).
-                LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
+                LinkAttribute::LinkNetNsId(id) => link.namespace = Some(*id),
                 _ => {}
             }
         }
-        link.leads_elsewhere = veth && peer_elsewhere;
+        link.leads_elsewhere = veth && link.namespace.is_some();
         Some(link)
     }
 }

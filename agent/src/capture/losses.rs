@@ -39,6 +39,8 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) failed_readings: u64,
     pub(super) overruns: u64,
+    /// Packets that matched no edge and belonged to no connection.
+    pub(super) strays: u64,
 }
 
 pub(super) struct Losses {
@@ -61,6 +63,7 @@ impl Losses {
             vanished: 0,
             failed_readings: 0,
             overruns: 0,
+            strays: 0,
         };
         Self { kernel, counts: Mutex::new(counts) }
     }
@@ -71,7 +74,13 @@ impl Losses {
     }
 
     pub(super) fn records(&self) -> Vec<LossRecord> {
-        records(&self.kernel.all())
+        let mut records = records(&self.kernel.all());
+        let strays = self.counts().strays;
+        if strays > 0 {
+            let (stage, reason) = ("orphan".to_owned(), "no-connection".to_owned());
+            records.push(LossRecord { stage, reason, packets: strays, edges: 0 });
+        }
+        records
     }
 
     pub(super) fn status(&self) -> Status {

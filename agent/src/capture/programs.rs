@@ -1,8 +1,5 @@
 //! The eBPF programs and their maps, loaded into the kernel.
 
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
@@ -15,8 +12,12 @@ use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
 use super::error::Error;
 use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
+use super::orphans::OrphanMaps;
 use super::settings::Settings;
-use super::syscall;
+use super::table::Table;
+
+/// The kernel's map of edges.
+pub type EdgeMap = Table<EdgeKey, EdgeValue>;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dryfence-ebpf"));
 
@@ -29,6 +30,7 @@ pub const TO_POD: &str = "to_pod";
 pub struct Programs {
     pub(super) ebpf: Ebpf,
     edges: EdgeMap,
+    orphans: OrphanMaps,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<ToTracing>>,
@@ -63,10 +65,8 @@ impl Programs {
             .map_max_entries("EDGES", settings.edge_map_size)
             .load(OBJECT)
             .map_err(|error| load_error(error, settings.edge_map_size))?;
-        let edges = match ebpf.take_map("EDGES") {
-            Some(Map::HashMap(data)) => EdgeMap { data },
-            _ => return Err(Error::Map { map: "EDGES" }),
-        };
+        let edges = Table::take(&mut ebpf, "EDGES")?;
+        let orphans = OrphanMaps::take(&mut ebpf)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
         for name in [FROM_POD, TO_POD] {
@@ -79,6 +79,7 @@ impl Programs {
         Ok(Self {
             ebpf,
             edges,
+            orphans,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
             log,
@@ -97,6 +98,11 @@ impl Programs {
     /// Every edge.
     pub const fn edges(&self) -> &EdgeMap {
         &self.edges
+    }
+
+    /// Connections that match no edge.
+    pub const fn orphans(&self) -> &OrphanMaps {
+        &self.orphans
     }
 
     /// What was lost, late or not judged.
@@ -158,97 +164,6 @@ fn bytes_of(settings: &KernelSettings) -> &[u8] {
     // SAFETY: `repr(C)` of integers without padding (its size is asserted where it is defined), and `u8` has no
     // alignment.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(settings).cast(), size_of::<KernelSettings>()) }
-}
-
-/// The kernel's map of edges.
-pub struct EdgeMap {
-    data: MapData,
-}
-
-/// "Not supported" among the kernel's own error numbers, which libc does not name.
-const ENOTSUPP: i32 = 524;
-
-/// Elements read by one call: 4,096 × 144 bytes.
-const BATCH: usize = 4096;
-
-impl EdgeMap {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.data.fd().as_fd()
-    }
-
-    /// Every edge and what was counted on it so far, in no order.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the read.
-    pub fn read(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        match self.read_in_batches(BATCH) {
-            // No batches for this map type before 5.6, or none by the kernel's choice.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
-                self.read_one_by_one()
-            }
-            result => result,
-        }
-    }
-
-    /// By `BPF_MAP_LOOKUP_BATCH`: a call for thousands of edges.
-    fn read_in_batches(&self, mut size: usize) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        let mut edges = Vec::new();
-        let mut keys = vec![MaybeUninit::<EdgeKey>::uninit(); size];
-        let mut values = vec![MaybeUninit::<EdgeValue>::uninit(); size];
-        let mut from = None;
-        loop {
-            let batch = match syscall::lookup_batch(self.fd(), from, &mut keys, &mut values) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    // A bucket holds more than fits: the same again with more room.
-                    size *= 2;
-                    keys.resize(size, MaybeUninit::uninit());
-                    values.resize(size, MaybeUninit::uninit());
-                    continue;
-                }
-                result => result?,
-            };
-            edges.extend(keys.iter().zip(&values).take(batch.read).map(|(key, value)| {
-                // SAFETY: the kernel wrote the first `read` elements, and any bits are a value (`Plain`).
-                unsafe { (key.assume_init(), value.assume_init()) }
-            }));
-            match batch.next {
-                Some(next) => from = Some(next),
-                None => return Ok(edges),
-            }
-        }
-    }
-
-    /// Key by key. An edge that is deleted meanwhile makes the kernel start again: each is taken once.
-    fn read_one_by_one(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        let mut edges = Vec::new();
-        let mut seen = rustc_hash::FxHashSet::default();
-        let mut key = syscall::next_key::<EdgeKey>(self.fd(), None)?;
-        while let Some(current) = key {
-            if seen.insert(current)
-                && let Some(value) = syscall::lookup(self.fd(), &current)?
-            {
-                edges.push((current, value));
-            }
-            key = syscall::next_key(self.fd(), Some(&current))?;
-        }
-        Ok(edges)
-    }
-
-    /// What was counted on one edge; `None` where there is no such edge.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the read.
-    pub fn get(&self, key: &EdgeKey) -> io::Result<Option<EdgeValue>> {
-        syscall::lookup(self.fd(), key)
-    }
-
-    /// Forgets an edge. What a packet adds at that very moment is lost or, since elements are reused, lands on
-    /// another edge: only for edges on which nothing can arrive any more.
-    pub(super) fn delete(&self, key: &EdgeKey) -> io::Result<()> {
-        syscall::delete(self.fd(), key)
-    }
 }
 
 /// The kernel's counters beside edges.

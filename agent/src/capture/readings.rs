@@ -3,7 +3,9 @@
 use std::io;
 
 use dryfence_common::address::to_ip;
-use dryfence_common::edge::{BY_FIRST_PACKET, EdgeKey as KernelKey, EdgeValue, LOCAL_INITIATED};
+use dryfence_common::edge::{
+    BY_FIRST_PACKET, BY_LISTENER, BY_SERVICE, EdgeKey as KernelKey, EdgeValue, LOCAL_INITIATED,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::programs::EdgeMap;
@@ -67,7 +69,6 @@ impl Readings {
             if delta.is_zero() {
                 continue;
             }
-            let sides = self.sides.get(&key.interface).copied().unwrap_or_default();
             observations.push(Observation {
                 key: model_key,
                 delta,
@@ -76,12 +77,17 @@ impl Readings {
                 read_from: from,
                 read_at: ended,
                 oriented_by: oriented_by(value),
-                fully_visible: sides.from_pod && sides.to_pod,
+                fully_visible: self.is_fully_visible(key.interface),
                 vlan: value.vlan,
             });
         }
         self.read_from = began;
         Reading { observations, from, to: ended }
+    }
+
+    /// Whether packets of both ways were ever seen to cross an interface.
+    pub(super) fn is_fully_visible(&self, interface: u32) -> bool {
+        self.sides.get(&interface).is_some_and(|sides| sides.from_pod && sides.to_pod)
     }
 
     /// Forgets the edges of interfaces that are gone, here and in the kernel: no packet can come to them any
@@ -144,6 +150,8 @@ fn model_key(key: &KernelKey) -> Option<EdgeKey> {
 const fn oriented_by(value: &EdgeValue) -> OrientedBy {
     match value.oriented_by {
         BY_FIRST_PACKET => OrientedBy::FirstPacket,
+        BY_LISTENER => OrientedBy::Listener,
+        BY_SERVICE => OrientedBy::Service,
         _ => OrientedBy::Handshake,
     }
 }
@@ -151,21 +159,25 @@ const fn oriented_by(value: &EdgeValue) -> OrientedBy {
 /// From the kernel's monotonic clock to the time of day. Measured at each reading: the system's clock is set and
 /// slewed, and the monotonic one stands still in suspend.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(super) struct Clock {
     /// What to add to a monotonic time.
     offset: i128,
 }
 
 impl Clock {
-    fn measure() -> Self {
+    pub(super) fn measure() -> Self {
+        Self { offset: i128::from(Timestamp::now().as_nanos()) - i128::from(Self::monotonic()) }
+    }
+
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) fn monotonic() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is valid for writing; this clock exists on every Linux, so the call cannot fail.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        let monotonic = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-        Self { offset: i128::from(Timestamp::now().as_nanos()) - monotonic }
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 
-    fn time(self, monotonic: u64) -> Timestamp {
+    pub(super) fn time(self, monotonic: u64) -> Timestamp {
         Timestamp::from_nanos(u64::try_from(i128::from(monotonic) + self.offset).unwrap_or(0))
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Commands, attach types and flags of `include/uapi/linux/bpf.h`.
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -13,6 +14,8 @@ const LINK_CREATE: libc::c_long = 28;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 const F_BEFORE: u32 = 1 << 3;
+const ANY: u64 = 0;
+const NOEXIST: u64 = 1;
 
 /// Which hook of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +29,21 @@ pub(super) enum Hook {
 /// # Safety
 ///
 /// `repr(C)`, integers and arrays of them only, no implicit padding.
-pub(super) unsafe trait Plain: Copy {}
+pub unsafe trait Plain: Copy {}
 // SAFETY: integers with explicit padding; their sizes are asserted where they are defined.
 unsafe impl Plain for dryfence_common::edge::EdgeKey {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::edge::EdgeValue {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanKey {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanValue {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanInterface {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
 
 #[repr(C)]
 struct BatchAttr {
@@ -146,6 +159,35 @@ pub(super) fn next_key<K: Plain>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Re
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What becomes of an element that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Present {
+    Replace,
+    /// The call fails with `EEXIST`.
+    Keep,
+}
+
+/// Writes one element.
+pub(super) fn update<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+    present: Present,
+) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next_key: std::ptr::from_ref(value) as u64,
+        flags: match present {
+            Present::Replace => ANY,
+            Present::Keep => NOEXIST,
+        },
+    };
+    // SAFETY: the map's key and value have these types' sizes.
+    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// Deletes one element; that it is gone already is no error.

@@ -22,12 +22,14 @@ use super::attach::{self, AttachError, Attachment, Means};
 use super::error::Error;
 use super::interfaces::{Link, Route, Routes, Target, list_links, list_routes};
 use super::losses::Losses;
+use super::orphans::{Moment, OrphanReading, Orphans};
 use super::programs::{Programs, ToTracing};
-use super::readings::{Reading, Readings};
+use super::readings::{Clock, Reading, Readings};
 use super::settings::Settings;
 use super::{Event, Interface};
-use crate::model::edge::IfIndex;
+use crate::model::edge::{Direction, IfIndex};
 use crate::model::time::Timestamp;
+use crate::model::unoriented::UnorientedKey;
 
 /// How long a hint of a new edge waits for others before everything is read.
 const HINT_DELAY: Duration = Duration::from_millis(100);
@@ -41,6 +43,7 @@ const RELIST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
+    Settle(Vec<(UnorientedKey, Direction)>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -67,6 +70,8 @@ pub(super) struct Task {
     _logger: Option<AbortOnDropHandle>,
     routes: Routes,
     readings: Readings,
+    orphans: Orphans,
+    stopping: bool,
     /// Gone, but their last reading is still to come.
     gone: Vec<(u32, Timestamp)>,
     /// Events in order, to be sent at the end of each step.
@@ -103,6 +108,8 @@ impl Task {
             _logger: logger,
             routes: Routes::default(),
             readings: Readings::new(Timestamp::now()),
+            orphans: Orphans::default(),
+            stopping: false,
             gone: Vec::new(),
             outbox: VecDeque::new(),
             events,
@@ -131,6 +138,11 @@ impl Task {
                         }
                         // Whoever asked may not wait any more.
                         done.send(()).unwrap_or_default();
+                    }
+                    Some(Order::Settle(answers)) => {
+                        for (key, direction) in answers {
+                            self.orphans.settle(&key, direction);
+                        }
                     }
                     Some(Order::Stop(done)) => {
                         self.stop().await;
@@ -162,6 +174,7 @@ impl Task {
     }
 
     async fn stop(&mut self) {
+        self.stopping = true;
         self.read();
         self.detach_all();
         if self.flush().await.is_err() {
@@ -181,8 +194,10 @@ impl Task {
         while self.ring.get_mut().next().is_some() {}
         let began = Instant::now();
         match self.readings.read(self.programs.edges()) {
-            Ok(Reading { observations, from, to }) => {
-                self.outbox.push_back(Event::Read { observations, from, to });
+            Ok(Reading { mut observations, from, to }) => {
+                let orphans = self.read_orphans(from, to);
+                observations.extend(orphans.observations);
+                self.outbox.push_back(Event::Read { observations, unoriented: orphans.unoriented, from, to });
                 self.bury_gone();
             }
             Err(error) => {
@@ -194,13 +209,39 @@ impl Task {
         self.read_at = Instant::now() + self.settings.read_interval;
     }
 
+    /// Reads connections that match no edge, in the same interval.
+    fn read_orphans(&mut self, from: Timestamp, ended: Timestamp) -> OrphanReading {
+        let moment = Moment {
+            from,
+            ended,
+            clock: Clock::measure(),
+            fully_visible: &|interface| self.readings.is_fully_visible(interface),
+            is_last: &|interface| self.stopping || self.gone.iter().any(|(index, _)| *index == interface),
+        };
+        match self.orphans.read(self.programs.orphans(), self.programs.edges(), &moment) {
+            Ok(reading) => {
+                self.losses.counts().strays += reading.strays;
+                reading
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the orphan table cannot be read");
+                self.losses.counts().failed_readings += 1;
+                OrphanReading::default()
+            }
+        }
+    }
+
     /// After their last reading, edges of interfaces that are gone leave the kernel.
     fn bury_gone(&mut self) {
         if self.gone.is_empty() {
             return;
         }
         let indices: FxHashSet<u32> = self.gone.iter().map(|(index, _)| *index).collect();
-        if let Err(error) = self.readings.forget(&indices, self.programs.edges()) {
+        let forgotten = self
+            .readings
+            .forget(&indices, self.programs.edges())
+            .and(self.orphans.forget(&indices, self.programs.orphans()));
+        if let Err(error) = forgotten {
             tracing::warn!(%error, "edges of an interface that is gone stay in the map");
         }
         let gone = self.gone.drain(..);
@@ -294,7 +335,9 @@ impl Task {
         match (self.watched.contains_key(&link.index), wanted) {
             (false, true) => self.watch(link).await,
             (true, false) => self.lose(link.index),
-            _ => {}
+            // Its peer may have moved on.
+            (true, true) => self.tell_namespace(link),
+            (false, false) => {}
         }
     }
 
@@ -304,15 +347,18 @@ impl Task {
             self.read();
         }
         let since = Timestamp::now();
+        self.tell_namespace(link);
         let result =
             attach::attach(&mut self.programs, self.means, &self.handle, link.index, &link.name).await;
         let attachment = match result {
             Ok(attachment) => attachment,
             Err(AttachError::Vanished) => {
+                self.forget_orphans(link.index);
                 self.losses.counts().vanished += 1;
                 return;
             }
             Err(error) => {
+                self.forget_orphans(link.index);
                 let reason = error.to_string();
                 let before = self.losses.counts().failed.insert(link.name.clone(), reason.clone());
                 if before.is_none_or(|before| before != reason) {
@@ -332,6 +378,20 @@ impl Task {
         let mut counts = self.losses.counts();
         counts.failed.remove(&link.name);
         counts.watched = self.watched.len();
+    }
+
+    /// Tells the programs whose sockets to ask at an interface.
+    fn tell_namespace(&mut self, link: &Link) {
+        if let Err(error) = self.orphans.watch(self.programs.orphans(), link.index, link.namespace) {
+            tracing::warn!(%error, interface = %link.name, "the pod's sockets cannot be asked");
+        }
+    }
+
+    fn forget_orphans(&mut self, index: u32) {
+        let unwatched = std::iter::once(index).collect();
+        if let Err(error) = self.orphans.forget(&unwatched, self.programs.orphans()) {
+            tracing::debug!(%error, "what the programs were told of an interface stays");
+        }
     }
 
     /// An interface is gone, or is none of ours any more: its last reading comes soon.

@@ -26,6 +26,7 @@ use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 mod addresses;
 mod findings;
 mod pods;
+mod ports;
 mod segments;
 mod services;
 mod state;

@@ -38,6 +38,17 @@ impl Protocol {
         }
     }
 
+    /// The IP protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Icmp => 1,
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Icmpv6 => 58,
+            Self::Sctp => 132,
+        }
+    }
+
     /// Whether the protocol has ports that a NetworkPolicy can name.
     pub const fn has_ports(self) -> bool {
         matches!(self, Self::Tcp | Self::Udp | Self::Sctp)
@@ -123,10 +134,13 @@ pub enum OrientedBy {
     Handshake,
     /// UDP: the sender of the first packet.
     FirstPacket,
-    /// A listening socket was found on the responder's side.
+    /// The sockets of the pods' network namespaces: somebody listens at the responder's port, or the initiator has
+    /// the connection open on a client's port that nobody listens on.
     Listener,
     /// The port is a Service's or a container's.
     Service,
+    /// Nothing tells: the ends may be the other way round, and every verdict is `Unknown`.
+    Unknown,
 }
 
 /// An edge as the kernel keys it: what a policy can tell apart, at one interface. Client ports are not in it.
