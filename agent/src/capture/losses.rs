@@ -24,6 +24,8 @@ pub struct Status {
     pub failed_readings: u64,
     /// How often the kernel had more to tell about interfaces than we took, and all were listed again.
     pub overruns: u64,
+    /// Connections in the kernel that match no edge.
+    pub orphans: usize,
     /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
     pub late: u64,
     /// Packets that nobody judges, by kind.
@@ -41,6 +43,7 @@ pub(super) struct Counts {
     pub(super) overruns: u64,
     /// Packets that matched no edge and belonged to no connection.
     pub(super) strays: u64,
+    pub(super) orphans: usize,
 }
 
 pub(super) struct Losses {
@@ -64,6 +67,7 @@ impl Losses {
             failed_readings: 0,
             overruns: 0,
             strays: 0,
+            orphans: 0,
         };
         Self { kernel, counts: Mutex::new(counts) }
     }
@@ -94,6 +98,7 @@ impl Losses {
             vanished: counts.vanished,
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
+            orphans: counts.orphans,
             late: of(Meaning::Late).map(|(_, number)| number).sum(),
             not_judged: of(Meaning::NotJudged).map(|(counter, number)| (counter.reason(), *number)).collect(),
         }

@@ -153,6 +153,11 @@ impl Orphans {
         result
     }
 
+    /// How many there are in the kernel, as far as is known.
+    pub(super) fn in_kernel(&self) -> usize {
+        self.known.values().filter(|known| known.in_kernel).count()
+    }
+
     /// Somebody who knows the cluster says which end opened a connection.
     pub(super) fn settle(&mut self, key: &UnorientedKey, direction: Direction) {
         if let Some(known) = self.known.get_mut(&kernel_key(key)) {

@@ -220,7 +220,10 @@ impl Task {
         };
         match self.orphans.read(self.programs.orphans(), self.programs.edges(), &moment) {
             Ok(reading) => {
-                self.losses.counts().strays += reading.strays;
+                let mut counts = self.losses.counts();
+                counts.strays += reading.strays;
+                counts.orphans = self.orphans.in_kernel();
+                drop(counts);
                 reading
             }
             Err(error) => {
