@@ -143,6 +143,19 @@ pub enum OrientedBy {
     Unknown,
 }
 
+impl OrientedBy {
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::FirstPacket => "first-packet",
+            Self::Listener => "listener",
+            Self::Service => "service",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// An edge as the kernel keys it: what a policy can tell apart, at one interface. Client ports are not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeKey {
@@ -307,6 +320,14 @@ mod tests {
             assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.as_str());
         }
         assert_eq!("QUIC".parse::<Protocol>(), Err(UnknownProtocol("QUIC".to_owned())));
+    }
+
+    #[test]
+    fn how_a_direction_is_known_is_spelled_as_in_json() {
+        use OrientedBy::{FirstPacket, Handshake, Listener, Service, Unknown};
+        for by in [Handshake, FirstPacket, Listener, Service, Unknown] {
+            assert_eq!(serde_json::to_value(by).unwrap(), by.as_str());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use crate::finding::words::{moment, short_port};
 use crate::finding::{End, Link};
 use crate::model::cause::Cause;
-use crate::model::edge::{Direction, Protocol};
+use crate::model::edge::{Direction, OrientedBy, Protocol};
 use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeList, EdgeRecord, PartyRecord};
 use crate::model::time::Timestamp;
@@ -92,6 +92,8 @@ pub(super) struct Row {
     pub(super) cause: Cause,
     /// Only where it is an edge of one pod.
     pub(super) direction: Option<Direction>,
+    /// How it is known who opened the connections; only where it is an edge of one pod.
+    pub(super) oriented_by: Option<OrientedBy>,
     /// One for each scenario of the list.
     pub(super) answers: Vec<Answer>,
     /// Why the first scenario does not allow it.
@@ -128,6 +130,7 @@ impl Row {
                 last: seen.last,
                 cause: link.cause,
                 direction: None,
+                oriented_by: None,
                 answers: list.scenarios.iter().map(answer).collect(),
                 reason: String::new(),
             }
@@ -159,6 +162,7 @@ impl Row {
             last: edge.last_seen,
             cause: edge.cause,
             direction: Some(edge.direction),
+            oriented_by: Some(edge.oriented_by),
             answers: list.scenarios.iter().map(answer).collect(),
             reason: reason.unwrap_or_default(),
         }

@@ -38,7 +38,7 @@ pub(super) struct Look {
 fn columns(list: &EdgeList, wide: bool) -> Vec<(String, u8)> {
     let mut columns = vec![("INITIATOR", 0), ("RESPONDER", 0), ("PORT", 0), ("CONN", 0), ("FAILED", 1)];
     if wide {
-        columns.extend([("DIRECTION", 0), ("BYTES", 0), ("FIRST", 0), ("LAST", 0)]);
+        columns.extend([("DIRECTION", 0), ("KNOWN-BY", 0), ("BYTES", 0), ("FIRST", 0), ("LAST", 0)]);
     } else {
         columns.push(("LAST", 2));
     }
@@ -62,7 +62,14 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     ];
     if wide {
         let direction = row.direction.map_or("", |direction| direction.as_str());
-        cells.extend([direction.to_owned(), row.bytes.to_string(), row.first_moment(), moment(row.last)]);
+        let known_by = row.oriented_by.map_or("", |by| by.as_str());
+        cells.extend([
+            direction.to_owned(),
+            known_by.to_owned(),
+            row.bytes.to_string(),
+            row.first_moment(),
+            moment(row.last),
+        ]);
     } else {
         cells.push(age(row.last, list.window.end));
     }
