@@ -12,92 +12,18 @@ mod netns;
 #[expect(dead_code, reason = "shared with other tests; each uses its part")]
 #[path = "bpf_veth/traffic.rs"]
 mod traffic;
+#[path = "bpf_veth/watch.rs"]
+mod watch;
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use dryfence::capture::{Capture, Event, Settings};
-use dryfence::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol};
-use dryfence::model::unoriented::{Unoriented, UnorientedKey};
+use dryfence::model::edge::{Counters, Direction, OrientedBy, Protocol};
 use frames::{ACK, Tcp, frame};
 use netns::{GATEWAY4, Pod, in_own_namespace, station_of};
-use tokio::sync::mpsc::Receiver;
 use traffic::send_frame;
-
-/// What capture told, summed up.
-#[derive(Default)]
-struct Seen {
-    edges: BTreeMap<EdgeKey, (Counters, OrientedBy)>,
-    unoriented: BTreeMap<UnorientedKey, Unoriented>,
-}
-
-struct Watch {
-    capture: Capture,
-    events: Receiver<Event>,
-    seen: Seen,
-}
-
-impl Watch {
-    async fn start() -> Self {
-        // Readings only when the test asks, or at a hint.
-        let settings = Settings { read_interval: Duration::from_secs(3600), ..Settings::default() };
-        match Capture::start(settings).await {
-            Ok((capture, events)) => Self { capture, events, seen: Seen::default() },
-            Err(error) => panic!("{error}: {error:?}"),
-        }
-    }
-
-    async fn read(&mut self) {
-        self.capture.read().await;
-        while let Ok(event) = self.events.try_recv() {
-            let Event::Read { observations, unoriented, .. } = event else { continue };
-            for seen in observations {
-                let sum = self.seen.edges.entry(seen.key).or_insert((Counters::default(), seen.oriented_by));
-                assert_eq!(sum.1, seen.oriented_by, "an edge says one thing of how its direction is known");
-                sum.0 = sum.0.plus(seen.delta);
-            }
-            for seen in unoriented {
-                let known = self.seen.unoriented.entry(seen.key);
-                known.and_modify(|known| known.absorb(&seen)).or_insert(seen);
-            }
-        }
-    }
-
-    /// Reads until `condition` holds: acknowledgements come when they come.
-    async fn until(&mut self, condition: impl Fn(&Seen) -> bool) {
-        for _ in 0..500 {
-            self.read().await;
-            if condition(&self.seen) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("waited in vain: {:#?} {:#?}", self.seen.edges, self.seen.unoriented);
-    }
-
-    #[track_caller]
-    fn edge(
-        &self,
-        direction: Direction,
-        interface: u32,
-        port: u16,
-        protocol: Protocol,
-    ) -> (Counters, OrientedBy) {
-        let found: Vec<_> = self
-            .seen
-            .edges
-            .iter()
-            .filter(|(key, _)| {
-                (key.direction, key.interface, key.port, key.protocol)
-                    == (direction, IfIndex(interface), port, protocol)
-            })
-            .collect();
-        assert_eq!(found.len(), 1, "{direction} {interface} {port}: {:#?}", self.seen.edges);
-        *found[0].1
-    }
-}
+use watch::Watch;
 
 /// Both ends of an open connection.
 struct Open {
@@ -321,6 +247,43 @@ fn knocking_on_ports_makes_no_connections() {
         let losses = watch.capture.losses();
         assert_eq!(losses.len(), 1, "{losses:?}");
         assert_eq!((&*losses[0].reason, losses[0].packets), ("opening-not-seen", 4));
+    });
+}
+
+#[test]
+fn a_request_from_a_servers_port_to_a_clients_is_known_by_the_asking_socket() {
+    in_own_namespace(|host| async move {
+        let client = Pod::new(&host, 10).await;
+        let server = Pod::new(&host, 20).await;
+        let mut watch = Watch::start().await;
+        for (from, to) in [(client.v4, server.v4), (client.v6, server.v6)] {
+            let inbox = server.namespace.run(move || UdpSocket::bind((to, 40001)).unwrap()).await;
+            let asker = client.namespace.run(move || UdpSocket::bind((from, 1053)).unwrap()).await;
+            asker.connect((to, 40001)).unwrap();
+            let mut buffer = [0; 100];
+            for socket in [&inbox, &asker] {
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            }
+            for _ in 0..2 {
+                asker.send(&[1; 10]).unwrap();
+                let (_, from) = inbox.recv_from(&mut buffer).unwrap();
+                inbox.send_to(&[2; 20], from).unwrap();
+                asker.recv(&mut buffer).unwrap();
+            }
+        }
+        watch.read().await;
+        for (direction, index) in [(Direction::Egress, client.index), (Direction::Ingress, server.index)] {
+            for address in [server.v4, server.v6] {
+                let (counters, last) = watch.edge_to(direction, index, address, 40001);
+                assert_eq!(
+                    (connections((counters, last.oriented_by)), last.oriented_by),
+                    ((1, 1, 0), OrientedBy::Listener)
+                );
+                assert_eq!((counters.packets_to_responder, counters.packets_to_initiator), (2, 2));
+            }
+        }
+        assert_eq!(watch.seen.edges.len(), 4, "the answers are no requests: {:#?}", watch.seen.edges);
+        assert_eq!(watch.capture.losses(), []);
     });
 }
 

@@ -328,8 +328,8 @@ fn orphans_have_a_budget_and_a_table_and_what_is_refused_is_counted() {
 #[test]
 fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface_is_young() {
     let short = KernelSettings {
-        datagram_timeout: 50_000_000,
-        datagram_stream_timeout: 400_000_000,
+        datagram_timeout: 1_000_000_000,
+        datagram_stream_timeout: 5_000_000_000,
         ..KernelSettings::DEFAULT
     };
     let Some(mut kernel) = load_with(short) else { return };
@@ -341,12 +341,18 @@ fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface
         kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(from, to, 30)));
     }
     assert_eq!(kernel.programs.orphans().read().unwrap().len(), 1, "the first");
-    assert_eq!(kernel.edges(), 3);
-    kernel.sent_by_pod(&frame(pod, other, UDP, &frames::udp(40000, 53, 30)));
+    assert_eq!(kernel.edges(), 3, "the others");
+    let ask = frame(pod, other, UDP, &frames::udp(40000, 53, 30));
+    kernel.sent_by_pod(&ask);
+    let [(_, orphan)] = kernel.programs.orphans().read().unwrap()[..] else { panic!() };
+    assert_eq!((orphan.packets_to_pod, orphan.packets_from_pod), (1, 1), "either may have asked");
+    // The agent says nothing: whoever speaks next to a server's port asks.
+    sleep(Duration::from_millis(1100));
+    kernel.sent_by_pod(&ask);
     kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
     let edge = kernel.edge(&mk_key(ends, true, UDP, 53));
-    assert_eq!(packets(&edge), (1, 1), "once it is asked for, it is the answer");
-    sleep(Duration::from_millis(500));
+    assert_eq!((connections(&edge), packets(&edge)), ((1, 1, 0), (1, 1)));
+    sleep(Duration::from_millis(5500));
     kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
     assert_eq!(kernel.edge(&mk_key(ends, false, UDP, 40000)).attempts, 1, "the interface is old now");
     assert_eq!(kernel.counted(), []);
@@ -536,6 +542,10 @@ fn extension_headers_and_fragments_of_ipv6_are_followed() {
         assert_eq!(kernel.edge(&mk_key(ends, true, TCP, port)).attempts, 1, "{port}");
     }
     kernel.sent_by_pod(&send(FRAGMENT, &fragment(TCP, 1, &syn(86))));
+    assert_eq!(packets(&kernel.edge(&mk_key(ends, true, TCP, 84))), (2, 0), "the rest of that datagram");
+    let mut other = fragment(TCP, 1, &syn(86));
+    other[7] += 1;
+    kernel.sent_by_pod(&send(FRAGMENT, &other));
     kernel.sent_by_pod(&send(60, &extension(60, 1, &chain)));
     assert_eq!(kernel.edges(), 5);
     assert_eq!(kernel.counted(), [(Counter::ChainTooLong, 1), (Counter::LaterFragment, 1)]);
@@ -556,8 +566,50 @@ fn options_and_fragments_of_ipv4_are_followed() {
     kernel.sent_by_pod(&send(&[], 0x2001));
     kernel.sent_by_pod(&send(&[], 1));
     let edge = kernel.edge(&mk_key(ends, true, TCP, 80));
-    assert_eq!((connections(&edge), packets(&edge)), ((1, 0, 0), (12, 0)));
-    assert_eq!((kernel.edges(), kernel.counted()), (1, vec![(Counter::LaterFragment, 2)]));
+    assert_eq!((connections(&edge), packets(&edge)), ((1, 0, 0), (14, 0)));
+    assert_eq!((kernel.edges(), kernel.counted()), (1, vec![]));
+}
+
+#[test]
+fn later_fragments_count_for_the_edge_of_the_first_whoever_sent_them() {
+    let Some(mut kernel) = load() else { return };
+    for ends in ENDS {
+        let [pod, other] = ends.map(ip);
+        let piece = |from: IpAddr, to: IpAddr, offset: u16, payload: &[u8]| match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                ethernet(0x0800, &frames::ipv4(from, to, UDP, &[], 0x2000 | offset, payload))
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                ethernet(0x86dd, &frames::ipv6(from, to, FRAGMENT, &fragment(UDP, offset, payload)))
+            }
+            _ => panic!("two families"),
+        };
+        // Before its first, nobody knows whose it is.
+        kernel.sent_by_pod(&piece(pod, other, 2, &[0; 8]));
+        assert_eq!(kernel.counted(), [(Counter::LaterFragment, if ends == ENDS[0] { 1 } else { 3 })]);
+        kernel.sent_by_pod(&piece(pod, other, 0, &frames::udp(40000, 53, 0)));
+        kernel.sent_by_pod(&piece(pod, other, 1, &[0; 8]));
+        kernel.sent_by_pod(&piece(pod, other, 2, &[0; 8]));
+        kernel.sent_to_pod(&piece(other, pod, 0, &frames::udp(53, 40000, 0)));
+        kernel.sent_to_pod(&piece(other, pod, 1, &[0; 16]));
+        let edge = kernel.edge(&mk_key(ends, true, UDP, 53));
+        assert_eq!((connections(&edge), packets(&edge)), ((1, 1, 0), (3, 2)));
+        let headers = if ends == ENDS[0] { 20 } else { 48 };
+        assert_eq!((edge.bytes_to_responder, edge.bytes_to_initiator), (3 * (headers + 8), 2 * headers + 24));
+        // The other way round, it is another datagram.
+        let unknown = if ends == ENDS[0] { 2 } else { 4 };
+        kernel.sent_to_pod(&frame_with_identification(&piece(other, pod, 1, &[0; 8])));
+        assert_eq!(kernel.counted(), [(Counter::LaterFragment, unknown)]);
+    }
+    assert_eq!(kernel.edges(), 2);
+}
+
+/// The same fragment of another datagram.
+fn frame_with_identification(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let low_byte = if frame[12..14] == [0x08, 0x00] { 14 + 5 } else { 14 + 40 + 7 };
+    frame[low_byte] += 1;
+    frame
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub enum Counter {
     Malformed,
     /// More IPv6 extension headers or VLAN tags than we follow.
     ChainTooLong,
-    /// A later fragment: it has no ports, so no edge can be named.
+    /// A later fragment whose first we did not see, or no longer know: it has no ports, so no edge can be named.
     LaterFragment,
     /// The edge map had no room for a new edge: packets.
     EdgeMapFull,

@@ -73,6 +73,8 @@ pub enum Step {
     Continue,
     /// UDP: has no steps.
     Datagram,
+    /// A later fragment: its ports were in the first one, and both are 0 here.
+    Fragment,
     /// ICMP: its sender asks.
     Request,
     /// ICMP: its sender answers.
@@ -101,6 +103,46 @@ pub struct Packet {
     pub length: u32,
     /// How many of them are headers, up to and with the transport's: GSO repeats them in every segment.
     pub headers: u32,
+    /// Which fragment of which datagram it is.
+    pub fragment: Fragment,
+}
+
+/// Which part of a datagram a packet is: all of it, or the first or a later one of several fragments of the datagram
+/// with this identification. One word, since the kernel's verifier wants words aligned on the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragment(u64);
+
+impl Fragment {
+    /// The packet is the whole datagram.
+    pub const WHOLE: Self = Self(0);
+    const FIRST: u64 = 1 << 32;
+    const LATER: u64 = 2 << 32;
+
+    #[inline(always)]
+    pub const fn first(identification: u32) -> Self {
+        Self(Self::FIRST | identification as u64)
+    }
+
+    #[inline(always)]
+    pub const fn later(identification: u32) -> Self {
+        Self(Self::LATER | identification as u64)
+    }
+
+    #[inline(always)]
+    pub const fn is_first(self) -> bool {
+        self.0 & Self::FIRST != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_later(self) -> bool {
+        self.0 & Self::LATER != 0
+    }
+
+    /// Which datagram it is a part of; 0 for a whole one.
+    #[inline(always)]
+    pub const fn identification(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// Reads a packet.
@@ -122,8 +164,20 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
     if frame.to_group || datagram.to_group {
         return Err(Counter::Group);
     }
-    if datagram.later_fragment {
-        return Err(Counter::LaterFragment);
+    if datagram.fragment.is_later() {
+        return Ok(Packet {
+            source: datagram.source,
+            destination: datagram.destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: datagram.protocol,
+            step: Step::Fragment,
+            vlan: frame.vlan,
+            number: 0,
+            length: datagram.length,
+            headers: (datagram.payload - frame.payload) as u32,
+            fragment: datagram.fragment,
+        });
     }
     let segment = match datagram.protocol {
         TCP => transport::tcp(bytes, datagram.payload)?,
@@ -147,6 +201,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
         number: segment.number,
         length: datagram.length,
         headers: (datagram.payload - frame.payload) as u32 + segment.header,
+        fragment: datagram.fragment,
     })
 }
 

@@ -138,6 +138,18 @@ pub(crate) fn unreachable(key: &EdgeKey, quoted: u64) -> bool {
     true
 }
 
+/// A later fragment of a datagram that was counted on the edge. False if that is gone.
+#[inline(always)]
+pub(crate) fn piece(key: &EdgeKey, arrival: &Arrival, from_initiator: bool) -> bool {
+    let Some(edge) = Edge::find(key) else { return false };
+    if from_initiator {
+        edge.to_responder(arrival);
+    } else {
+        edge.to_initiator(arrival);
+    }
+    true
+}
+
 /// Whether there is such an edge.
 #[inline(always)]
 pub(crate) fn is_known(key: &EdgeKey) -> bool {

@@ -10,6 +10,7 @@
 )]
 
 mod edges;
+mod fragments;
 mod maps;
 mod orphans;
 mod record;
@@ -18,6 +19,7 @@ mod skb;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use dryfence_common::packet::Link;
 
 use crate::record::{Side, record};
 
@@ -25,7 +27,7 @@ use crate::record::{Side, record};
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::FromPod);
+    record(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -33,7 +35,23 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::ToPod);
+    record(&ctx, Side::ToPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// [`from_pod`] for a device without a link layer: its packets begin with the IP header.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_ip(ctx: TcContext) -> i32 {
+    record(&ctx, Side::FromPod, Link::Ip);
+    TC_ACT_UNSPEC
+}
+
+/// [`to_pod`] for a device without a link layer.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_ip(ctx: TcContext) -> i32 {
+    record(&ctx, Side::ToPod, Link::Ip);
     TC_ACT_UNSPEC
 }
 

@@ -35,15 +35,32 @@ const E2BIG: i32 = -7;
 /// `TCP_LISTEN` of `include/net/tcp_states.h`.
 const TCP_LISTEN: u32 = 10;
 
-/// Whether a first datagram looks like the answer to one that passed before the programs were there: from a
-/// server's port to a client's, while the interface is young.
+/// Whether a first datagram must not make an edge: it looks like the answer to one that passed before the programs
+/// were there (from a server's port to a client's, while the interface is young), or it answers such a one, of which
+/// the agent has not said yet which it is.
 #[inline(always)]
-pub(crate) fn looks_like_an_answer(interface: u32, from_port: u16, to_port: u16, at: u64) -> bool {
-    if from_port >= EPHEMERAL_FROM || to_port < EPHEMERAL_FROM {
+pub(crate) fn may_be_older(key: OrphanKey, from_port: u16, to_port: u16, at: u64) -> bool {
+    let (down, up) = (from_port < EPHEMERAL_FROM, to_port < EPHEMERAL_FROM);
+    if down == up {
         return false;
     }
-    let since = told(interface).since;
-    since != 0 && at < since + setting!(datagram_stream_timeout)
+    let since = told(key.interface).since;
+    if since == 0 || at >= since + setting!(datagram_stream_timeout) {
+        return false;
+    }
+    down || orphan_since(key).is_some_and(|since| at < since + setting!(datagram_timeout))
+}
+
+/// When the orphan was made.
+#[inline(always)]
+fn orphan_since(key: OrphanKey) -> Option<u64> {
+    let work = ORPHAN_WORK.get_ptr_mut(0)?;
+    // SAFETY: the work area is this CPU's, and nothing of ours interrupts us here; the map's value is valid while
+    // the program runs.
+    unsafe {
+        (*work).key = key;
+        ORPHANS.get_ptr(&(*work).key).map(|orphan| (&raw const (*orphan).first_seen).read_volatile())
+    }
 }
 
 /// What is worked on. Not on the stack: 512 bytes are all that a program has there, its functions together.

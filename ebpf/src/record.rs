@@ -9,8 +9,8 @@ use dryfence_common::packet::{Link, Packet, Step, parse};
 
 use crate::edges::{self, Arrival};
 use crate::maps::{count, now, setting};
-use crate::orphans;
 use crate::skb::Skb;
+use crate::{fragments, orphans};
 
 /// Which way a packet crosses the host side of a pod's interface.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(crate) enum Side {
 
 /// Records one packet. Whatever happens, the packet goes on.
 #[inline(always)]
-pub(crate) fn record(ctx: &TcContext, side: Side) {
-    match parse(&Skb::new(ctx), Link::Ethernet) {
+pub(crate) fn record(ctx: &TcContext, side: Side, link: Link) {
+    match parse(&Skb::new(ctx), link) {
         Ok(packet) => account(ctx, side, &packet),
         Err(counter) => {
             count(counter, 1);
@@ -44,36 +44,51 @@ fn account(ctx: &TcContext, side: Side, packet: &Packet) {
     let skb = unsafe { &*ctx.skb.skb };
     let sent = |initiated| key(skb, side, packet, initiated);
     let arrival = arrival(skb, packet);
+    let from_pod = side == Side::FromPod;
+    // Whether the sender initiated the edge that the packet was counted on, or else responds.
+    let mut counted = None;
     match packet.step {
-        Step::Open => edges::open(&sent(true), &arrival, attempt(packet.source_port, packet.number)),
+        Step::Open => {
+            edges::open(&sent(true), &arrival, attempt(packet.source_port, packet.number));
+            counted = Some(true);
+        }
         Step::Accept => {
             edges::accept(&sent(false), &arrival, attempt(packet.destination_port, packet.number));
+            counted = Some(false);
         }
         Step::Refuse => {
             edges::refuse(&sent(false), &arrival, attempt(packet.destination_port, packet.number));
         }
         Step::Abort | Step::Reset | Step::Continue => {
-            if go_on(packet, &arrival, sent) {
-                return;
-            }
-            // A reset opens nothing, and what it ends is over.
-            if packet.step == Step::Continue {
-                orphan(ctx, side, packet, &arrival);
-            } else {
-                count(Counter::Orphan, arrival.packets);
+            counted = go_on(packet, &arrival, sent);
+            if counted.is_none() {
+                // A reset opens nothing, and what it ends is over.
+                if packet.step == Step::Continue {
+                    orphans::record(ctx.skb.skb, orphan_key(skb, side, packet), &arrival, from_pod);
+                } else {
+                    count(Counter::Orphan, arrival.packets);
+                }
             }
         }
         Step::Datagram => {
-            if !datagram(skb, packet, &arrival, sent) {
-                orphan(ctx, side, packet, &arrival);
+            let orphan = orphan_key(skb, side, packet);
+            counted = datagram(packet, &arrival, sent, orphan);
+            if counted.is_none() {
+                orphans::record(ctx.skb.skb, orphan, &arrival, from_pod);
             }
         }
-        Step::Request => edges::request(&sent(true), &arrival),
+        Step::Request => {
+            edges::request(&sent(true), &arrival);
+            counted = Some(true);
+        }
         Step::Reply => {
-            if !edges::reply(&sent(false), &arrival) {
+            if edges::reply(&sent(false), &arrival) {
+                counted = Some(false);
+            } else {
                 count(Counter::OrphanReply, 1);
             }
         }
+        Step::Fragment => later_fragment(skb, side, packet, &arrival),
         Step::Unreachable => {
             // The quoted packet went the other way.
             let quoted = |initiated| {
@@ -87,12 +102,35 @@ fn account(ctx: &TcContext, side: Side, packet: &Packet) {
             }
         }
     }
+    if packet.fragment.is_first()
+        && let Some(initiated) = counted
+    {
+        fragments::remember(skb, packet, initiated, arrival.at);
+    }
 }
 
-/// A packet of a connection that is open: the lower port is more likely the responder's. False where it matches no
-/// edge.
+/// Counts on the edge of the first fragment, whose ports it had.
 #[inline(always)]
-fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> bool {
+fn later_fragment(skb: &__sk_buff, side: Side, packet: &Packet, arrival: &Arrival) {
+    if let Some(first) = fragments::recall(skb, packet, arrival.at) {
+        let initiated = first.initiated != 0;
+        let like_the_first = Packet {
+            source_port: first.port,
+            destination_port: first.port,
+            protocol: first.protocol,
+            ..*packet
+        };
+        if edges::piece(&key(skb, side, &like_the_first, initiated), arrival, initiated) {
+            return;
+        }
+    }
+    count(Counter::LaterFragment, 1);
+}
+
+/// A packet of a connection that is open: the lower port is more likely the responder's. Whether its sender is the
+/// initiator, if it matches an edge.
+#[inline(always)]
+fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> Option<bool> {
     let lower_responds = packet.destination_port <= packet.source_port;
     for initiated in [lower_responds, !lower_responds] {
         let key = sent(initiated);
@@ -102,55 +140,51 @@ fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> 
             edges::from_responder(&key, arrival, packet)
         };
         if found {
-            return true;
+            return Some(initiated);
         }
     }
-    false
+    None
 }
 
 /// A datagram is an answer only while the edge the other way is active; else its sender initiates. Equal ports
-/// on both sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's. False
-/// where it may answer what passed before we were here.
+/// on both sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's. Whether
+/// its sender is the initiator; `None` where it may belong to what passed before we were here.
 #[inline(always)]
-fn datagram(skb: &__sk_buff, packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> bool {
+fn datagram(
+    packet: &Packet,
+    arrival: &Arrival,
+    sent: impl Fn(bool) -> EdgeKey,
+    orphan: OrphanKey,
+) -> Option<bool> {
     let Packet { source_port, destination_port, .. } = *packet;
     if source_port == destination_port {
         edges::answered_by_gossip(&sent(false), arrival);
-    } else if destination_port < source_port {
-        if edges::still_requesting(&sent(true), arrival) || edges::reply(&sent(false), arrival) {
-            return true;
+    } else {
+        if destination_port < source_port && edges::still_requesting(&sent(true), arrival) {
+            return Some(true);
         }
-    } else if edges::reply(&sent(false), arrival) {
-        return true;
-    } else if orphans::looks_like_an_answer(skb.ifindex, source_port, destination_port, arrival.at)
+        if edges::reply(&sent(false), arrival) {
+            return Some(false);
+        }
+    }
+    if orphans::may_be_older(orphan, source_port, destination_port, arrival.at)
         && !edges::is_known(&sent(true))
     {
-        return false;
+        return None;
     }
     edges::request(&sent(true), arrival);
-    true
+    Some(true)
 }
 
-/// A packet that matches no edge: kept with both ports.
+/// The connection of a packet, by which end is the pod's.
 #[inline(always)]
-fn orphan(ctx: &TcContext, side: Side, packet: &Packet, arrival: &Arrival) {
-    let from_pod = side == Side::FromPod;
+fn orphan_key(skb: &__sk_buff, side: Side, packet: &Packet) -> OrphanKey {
     let source = (packet.source, packet.source_port);
     let destination = (packet.destination, packet.destination_port);
     let ((local, local_port), (remote, remote_port)) =
-        if from_pod { (source, destination) } else { (destination, source) };
-    // SAFETY: the context is valid while the program runs.
-    let interface = unsafe { (*ctx.skb.skb).ifindex };
-    let key = OrphanKey {
-        local,
-        remote,
-        interface,
-        local_port,
-        remote_port,
-        protocol: packet.protocol,
-        padding: [0; 7],
-    };
-    orphans::record(ctx.skb.skb, key, arrival, from_pod);
+        if side == Side::FromPod { (source, destination) } else { (destination, source) };
+    let (interface, protocol) = (skb.ifindex, packet.protocol);
+    OrphanKey { local, remote, interface, local_port, remote_port, protocol, padding: [0; 7] }
 }
 
 /// The edge of a packet whose sender initiated it, or else responds.

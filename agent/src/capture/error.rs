@@ -22,6 +22,8 @@ pub enum Error {
     },
     #[error("the eBPF programs cannot be loaded")]
     Load(#[source] Box<aya::EbpfError>),
+    #[error("its packets begin with a link layer of type {hardware}, neither Ethernet nor none")]
+    LinkLayer { hardware: u16 },
     #[error("the kernel does not accept the eBPF program {program}")]
     Program {
         program: &'static str,

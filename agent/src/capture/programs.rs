@@ -16,6 +16,9 @@ use super::orphans::OrphanMaps;
 use super::settings::Settings;
 use super::table::Table;
 
+/// Of `include/uapi/linux/if_arp.h`; libc does not have it.
+const ARPHRD_RAWIP: u16 = 519;
+
 /// The kernel's map of edges.
 pub type EdgeMap = Table<EdgeKey, EdgeValue>;
 
@@ -25,6 +28,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dr
 pub const FROM_POD: &str = "from_pod";
 /// The program that reads packets to the pod.
 pub const TO_POD: &str = "to_pod";
+/// [`FROM_POD`] on a device without a link layer.
+pub const FROM_POD_IP: &str = "from_pod_ip";
+/// [`TO_POD`] on a device without a link layer.
+pub const TO_POD_IP: &str = "to_pod_ip";
 
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
@@ -93,6 +100,30 @@ impl Programs {
     /// The object has no such program.
     pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         program(&mut self.ebpf, name)
+    }
+
+    /// The programs for packets from and to the pod on a device of this type (`ARPHRD_*` of
+    /// `include/uapi/linux/if_arp.h`): with an Ethernet header, or with none. Loaded when first asked for.
+    ///
+    /// # Errors
+    ///
+    /// The device has another link layer, or the verifier does not agree.
+    pub fn for_device(&mut self, hardware: u16) -> Result<[&'static str; 2], Error> {
+        let names = match hardware {
+            libc::ARPHRD_ETHER => [FROM_POD, TO_POD],
+            // TUN, WireGuard, modems.
+            libc::ARPHRD_NONE | ARPHRD_RAWIP => [FROM_POD_IP, TO_POD_IP],
+            other => return Err(Error::LinkLayer { hardware: other }),
+        };
+        for name in names {
+            let program = self.program(name)?;
+            if program.fd().is_err() {
+                program
+                    .load()
+                    .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+            }
+        }
+        Ok(names)
     }
 
     /// Every edge.
