@@ -59,6 +59,15 @@ impl OrphanMaps {
         self.table.read()
     }
 
+    /// Forgets an orphan, as [`Table::delete`] does.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn delete(&self, key: &OrphanKey) -> io::Result<()> {
+        self.table.delete(key)
+    }
+
     /// Tells the programs of an interface.
     ///
     /// # Errors

@@ -125,7 +125,11 @@ impl<K: Plain + Eq + Hash, V: Plain> Table<K, V> {
 
     /// Forgets an element. What a packet adds at that very moment is lost or, since elements are reused, lands
     /// on another one: only for elements on which nothing can arrive any more.
-    pub(super) fn delete(&self, key: &K) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; not if it is gone already.
+    pub fn delete(&self, key: &K) -> io::Result<()> {
         syscall::delete(self.fd(), key)
     }
 }
