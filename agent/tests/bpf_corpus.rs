@@ -1,7 +1,6 @@
 //! Every packet of the corpus through the programs in the kernel, both ways: what is counted, and on which edge, is
 //! what the corpus says of the packet.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
-#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 #[path = "../../common/testing/corpus.rs"]
 mod corpus;

@@ -3,9 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
-#[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
-#[path = "../../common/testing/frames.rs"]
-mod frames;
 #[expect(dead_code, reason = "shared with other tests; each uses its part")]
 #[path = "bpf_veth/netns.rs"]
 mod netns;

@@ -9,6 +9,9 @@ mod frames;
 #[expect(dead_code, reason = "shared with other tests; each uses its part")]
 #[path = "bpf_veth/netns.rs"]
 mod netns;
+#[expect(dead_code, reason = "shared with other tests; each uses its part")]
+#[path = "bpf_veth/traffic.rs"]
+mod traffic;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -98,7 +101,7 @@ fn packets_that_begin_with_the_ip_header_are_read_both_ways() {
         file.write_all(&frames::ipv4(POD4, elsewhere, TCP, &[], 0, &syn)).unwrap();
         let datagram = frames::udp(40000, 5000, 10);
         let mut packet = frames::ipv4(POD4, HOST4, UDP, &[], 0, &datagram);
-        let sum = frames::checksum(&packet[..20]).to_be_bytes();
+        let sum = traffic::checksum(&packet[..20]).to_be_bytes();
         packet[10..12].copy_from_slice(&sum);
         file.write_all(&packet).unwrap();
         let (mut buffer, mut datagram) = ([0; 100], datagram);
@@ -106,7 +109,7 @@ fn packets_that_begin_with_the_ip_header_are_read_both_ways() {
         servers[0].send_to(&buffer[..length], from).unwrap();
         // IPv6 wants the datagram's checksum too.
         let pseudo = [&POD6.octets()[..], &HOST6.octets(), &[0, 0, 0, 18, 0, 0, 0, UDP], &datagram].concat();
-        datagram[6..8].copy_from_slice(&frames::checksum(&pseudo).to_be_bytes());
+        datagram[6..8].copy_from_slice(&traffic::checksum(&pseudo).to_be_bytes());
         file.write_all(&frames::ipv6(POD6, HOST6, UDP, &datagram)).unwrap();
         let (length, from) = servers[1].recv_from(&mut buffer).unwrap();
         servers[1].send_to(&buffer[..length], from).unwrap();

@@ -377,7 +377,7 @@ fn a_vlan_tag_that_the_kernel_took_out_of_the_bytes_is_told() {
 fn udp_frame(station: [u8; 6], from: IpAddr, to: IpAddr, payload: usize) -> Vec<u8> {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { unreachable!() };
     let mut packet = frames::ipv4(from, to, 17, &[], 0, &frames::udp(40000, 5000, payload));
-    let sum = frames::checksum(&packet[..20]).to_be_bytes();
+    let sum = traffic::checksum(&packet[..20]).to_be_bytes();
     packet[10..12].copy_from_slice(&sum);
     frames::ethernet_to(station, 0x0800, &packet)
 }

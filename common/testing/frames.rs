@@ -141,13 +141,3 @@ pub(crate) fn sctp(source: u16, destination: u16, verification: u32, chunk: u8, 
 pub(crate) fn icmp(kind: u8, code: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, code, 0, 0, 0, 0, 0, 0][..], payload].concat()
 }
-
-/// The Internet checksum (RFC 1071).
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let mut sum: u32 = words.sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}

@@ -32,15 +32,17 @@ pub(crate) fn remember(skb: &__sk_buff, packet: &Packet, initiated: bool, at: u6
         initiated: u8::from(initiated),
         padding: 0,
     };
-    let _refused = FRAGMENTS.insert(&work.key, &work.value, 0);
+    let Work { key, value } = &*work;
+    let _refused = FRAGMENTS.insert(key, value, 0);
 }
 
 /// The edge of the first fragment, if that was seen and not long ago.
 #[inline(always)]
 pub(crate) fn recall(skb: &__sk_buff, packet: &Packet, at: u64) -> Option<FragmentValue> {
-    let work = work_on(skb, packet)?;
+    let Work { key, .. } = work_on(skb, packet)?;
+    let key = &*key;
     // SAFETY: a value is written whole before it can be found, and replaced, not changed.
-    let value = unsafe { *FRAGMENTS.get(&work.key)? };
+    let value = unsafe { *FRAGMENTS.get(key)? };
     (at < value.at + REASSEMBLY).then_some(value)
 }
 

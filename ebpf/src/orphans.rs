@@ -1,6 +1,6 @@
 //! Packets that match no edge: kept with both ports in a small table, with what the pod's own sockets say of them.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock, bpf_sock_tuple};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
@@ -59,7 +59,8 @@ fn orphan_since(key: OrphanKey) -> Option<u64> {
     // the program runs.
     unsafe {
         (*work).key = key;
-        ORPHANS.get_ptr(&(*work).key).map(|orphan| (&raw const (*orphan).first_seen).read_volatile())
+        let Work { key, .. } = &*work;
+        ORPHANS.get_ptr(key).map(|orphan| (&raw const (*orphan).first_seen).read_volatile())
     }
 }
 
@@ -116,8 +117,9 @@ fn record_work(skb: *mut __sk_buff) {
         return;
     }
     work.one.evidence |= ask(skb, work, interface.namespace);
-    match ORPHANS.insert(&work.key, &work.one, u64::from(BPF_NOEXIST)) {
-        Ok(()) => one_more(work.key.interface),
+    let Work { key, one, .. } = &*work;
+    match ORPHANS.insert(key, one, u64::from(BPF_NOEXIST)) {
+        Ok(()) => one_more(key.interface),
         // Another CPU was faster.
         Err(EEXIST) if again(work) => {}
         Err(E2BIG) => count(Counter::OrphanTableFull, packets),
@@ -128,8 +130,8 @@ fn record_work(skb: *mut __sk_buff) {
 /// Adds the packet to its orphan, if that is there.
 #[inline(always)]
 fn again(work: &Work) -> bool {
-    let Some(orphan) = ORPHANS.get_ptr_mut(&work.key) else { return false };
-    let one = &work.one;
+    let Work { key, one, .. } = work;
+    let Some(orphan) = ORPHANS.get_ptr_mut(key) else { return false };
     // SAFETY: the map's value is valid while the program runs. The time is a plain store: the last of two CPUs
     // wins, both are right.
     unsafe {

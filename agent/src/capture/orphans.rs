@@ -133,14 +133,18 @@ impl Orphans {
         namespace: Option<i32>,
     ) -> io::Result<()> {
         let namespace = namespace.unwrap_or(NO_NAMESPACE);
-        let told = self.interfaces.entry(interface).or_insert_with(|| OrphanInterface {
-            since: Clock::monotonic(),
-            allowance: ORPHANS_PER_INTERFACE,
-            namespace,
-            padding: 0,
-        });
-        told.namespace = namespace;
-        maps.tell(interface, told)
+        let known = self.interfaces.get(&interface);
+        if known.is_some_and(|known| known.namespace == namespace) {
+            return Ok(());
+        }
+        let (since, allowance) = known.map_or_else(
+            || (Clock::monotonic(), ORPHANS_PER_INTERFACE),
+            |known| (known.since, known.allowance),
+        );
+        let told = OrphanInterface { since, allowance, namespace, padding: 0 };
+        maps.tell(interface, &told)?;
+        self.interfaces.insert(interface, told);
+        Ok(())
     }
 
     /// Forgets the orphans of interfaces that are gone, here and in the kernel. Call it after they were read.
@@ -148,8 +152,11 @@ impl Orphans {
         let mut result = Ok(());
         self.known.retain(|key, known| {
             let gone = interfaces.contains(&key.interface);
-            if gone && known.in_kernel {
-                result = maps.table.delete(key).and(std::mem::replace(&mut result, Ok(())));
+            if gone
+                && known.in_kernel
+                && let Err(error) = maps.table.delete(key)
+            {
+                result = Err(error);
             }
             !gone
         });
@@ -185,7 +192,11 @@ impl Orphans {
         let values = maps.read()?;
         let mut reading = self.since_last(&values, moment);
         // Those first that had an edge before this reading: what they counted after it was made is told by now.
-        reading.strays = self.retire(&values, maps)?;
+        match self.retire(&values, maps) {
+            Ok(strays) => reading.strays += strays,
+            // The reading is good; the next one tries again.
+            Err(error) => tracing::warn!(%error, "orphans stay in the kernel's table"),
+        }
         for (key, value) in &values {
             if let Some(known) = self.known.get_mut(key)
                 && let (Some((direction, by)), true, false) = (known.answer, known.counted, known.has_edge)
@@ -208,6 +219,9 @@ impl Orphans {
             let elsewhere = evidence.get(&Ends::of(key).swapped()).copied();
             known.answer = known.answer.or_else(|| orient(key, value, elsewhere));
             if !is_connection(key, value) {
+                if (moment.is_last)(key.interface) {
+                    reading.strays += value.packets_from_pod + value.packets_to_pod;
+                }
                 continue;
             }
             // The other end's sockets may be read a moment later, where that is a pod of this node too.

@@ -6,8 +6,6 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use super::frames;
-
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves TCP on `address` until the process ends: answers 100 bytes with 200.
@@ -70,10 +68,10 @@ pub(crate) fn begin_to_connect(from: SocketAddr, to: SocketAddr) -> OwnedFd {
 /// Fills in both checksums of a TCP segment in an IPv4 packet without options, in an Ethernet frame.
 pub(crate) fn with_checksums(mut frame: Vec<u8>) -> Vec<u8> {
     let (header, segment) = frame[14..].split_at_mut(20);
-    let sum = frames::checksum(header).to_be_bytes();
+    let sum = checksum(header).to_be_bytes();
     header[10..12].copy_from_slice(&sum);
     let length = u16::try_from(segment.len()).unwrap().to_be_bytes();
-    let sum = frames::checksum(&[&header[12..20], &[0, 6], &length, segment].concat()).to_be_bytes();
+    let sum = checksum(&[&header[12..20], &[0, 6], &length, segment].concat()).to_be_bytes();
     segment[16..18].copy_from_slice(&sum);
     frame
 }
@@ -111,7 +109,7 @@ pub(crate) fn ping(address: IpAddr, count: u16) {
         let [high, low] = sequence.to_be_bytes();
         let mut message = [request_type, 0, 0, 0, 0x12, 0x34, high, low];
         // The kernel sums ICMPv6 itself.
-        let sum = frames::checksum(&message).to_be_bytes();
+        let sum = checksum(&message).to_be_bytes();
         message[2..4].copy_from_slice(&sum);
         send(&socket, &message, address);
         loop {
@@ -129,6 +127,16 @@ fn send(socket: &UdpSocket, message: &[u8], address: IpAddr) {
     // Raw IPv6 sockets want port 0; so do no harm with IPv4.
     let sent = socket.send_to(message, SocketAddr::new(address, 0));
     assert_eq!(sent.unwrap(), message.len(), "on {}", socket.as_raw_fd());
+}
+
+/// The Internet checksum (RFC 1071).
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum: u32 = words.sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
 }
 
 /// Sends `count` datagrams from each of `sockets` sockets at once, unanswered.

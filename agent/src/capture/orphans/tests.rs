@@ -192,7 +192,13 @@ fn who_knocks_without_a_connection_is_never_told_as_one() {
     for number in 1..4 {
         let reading = read(&mut orphans, &[(key, knock)], number);
         assert!(reading.observations.is_empty() && reading.unoriented.is_empty(), "{reading:?}");
+        assert_eq!(reading.strays, 0, "more may come");
     }
+    assert_eq!(
+        read_last(&mut orphans, &[(key, knock)], 4, true).strays,
+        1,
+        "and lost when its interface goes"
+    );
     // Once the pod speaks too, a proxy in it has the socket under other ports.
     let reading = read(&mut orphans, &[(key, OrphanValue { packets_from_pod: 1, ..knock })], 4);
     assert_eq!(reading.observations.len(), 1);
