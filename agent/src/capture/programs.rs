@@ -13,8 +13,9 @@ use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
+use super::clock::KernelClock;
 use super::error::Error;
-use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
+use super::kernel::{check_capabilities, check_release, raise_memlock};
 use super::settings::Settings;
 use super::syscall;
 
@@ -28,6 +29,7 @@ pub const TO_POD: &str = "to_pod";
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    clock: KernelClock,
     edges: EdgeMap,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
@@ -53,8 +55,9 @@ impl Programs {
         check_release()?;
         check_capabilities()?;
         raise_memlock();
+        let clock = KernelClock::find().map_err(Error::Clock)?;
         let kernel = KernelSettings {
-            coarse_clock: u32::from(is_at_least(5, 11)),
+            tick_nanos: clock.tick_nanos(),
             diagnostics: u32::from(settings.kernel_log),
             ..kernel
         };
@@ -78,6 +81,7 @@ impl Programs {
         let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
+            clock,
             edges,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
@@ -97,6 +101,11 @@ impl Programs {
     /// Every edge.
     pub const fn edges(&self) -> &EdgeMap {
         &self.edges
+    }
+
+    /// Where the programs take the time from.
+    pub(super) const fn clock(&self) -> &KernelClock {
+        &self.clock
     }
 
     /// What was lost, late or not judged.
