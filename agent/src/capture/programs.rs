@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
@@ -52,17 +52,7 @@ impl Programs {
     pub fn load_with(settings: &Settings, kernel: KernelSettings) -> Result<Self, Error> {
         check_release()?;
         check_capabilities()?;
-        raise_memlock();
-        let kernel = KernelSettings {
-            coarse_clock: u32::from(is_at_least(5, 11)),
-            diagnostics: u32::from(settings.kernel_log),
-            ..kernel
-        };
-        let mut ebpf = EbpfLoader::new()
-            .override_global(SETTINGS, bytes_of(&kernel), true)
-            .map_max_entries("EDGES", settings.edge_map_size)
-            .load(OBJECT)
-            .map_err(|error| load_error(error, settings.edge_map_size))?;
+        let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
         let edges = match ebpf.take_map("EDGES") {
             Some(Map::HashMap(data)) => EdgeMap { data },
             _ => return Err(Error::Map { map: "EDGES" }),
@@ -113,6 +103,27 @@ impl Programs {
     pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
     }
+}
+
+/// The programs, not loaded, with their maps made and their settings written: what the verifier says of them can be
+/// seen so.
+///
+/// # Errors
+///
+/// A map is refused.
+pub fn open(settings: &Settings, kernel: KernelSettings, log: VerifierLogLevel) -> Result<Ebpf, Error> {
+    raise_memlock();
+    let kernel = KernelSettings {
+        coarse_clock: u32::from(is_at_least(5, 11)),
+        diagnostics: u32::from(settings.kernel_log),
+        ..kernel
+    };
+    EbpfLoader::new()
+        .override_global(SETTINGS, bytes_of(&kernel), true)
+        .map_max_entries("EDGES", settings.edge_map_size)
+        .verifier_log_level(log)
+        .load(OBJECT)
+        .map_err(|error| load_error(error, settings.edge_map_size))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
