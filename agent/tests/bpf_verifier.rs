@@ -9,10 +9,9 @@ use dryfence::capture::programs::open;
 use dryfence_common::settings::Settings as KernelSettings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The verifier stops at 1,000,000 instructions (`BPF_COMPLEXITY_LIMIT_INSNS`). We allow ourselves three
-/// quarters: its
+/// The verifier stops at 1,000,000 instructions (`BPF_COMPLEXITY_LIMIT_INSNS`). We allow ourselves a quarter: its
 /// pruning changes with every release, and a program that fits today must still load after a node's upgrade.
-const CEILING: u64 = 750_000;
+const CEILING: u64 = 250_000;
 
 #[test]
 fn every_program_stays_far_below_the_limit_of_the_verifier() {
