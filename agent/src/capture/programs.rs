@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
@@ -56,16 +56,8 @@ impl Programs {
         check_capabilities()?;
         raise_memlock();
         let clock = KernelClock::find().map_err(Error::Clock)?;
-        let kernel = KernelSettings {
-            tick_nanos: clock.tick_nanos(),
-            diagnostics: u32::from(settings.kernel_log),
-            ..kernel
-        };
-        let mut ebpf = EbpfLoader::new()
-            .override_global(SETTINGS, bytes_of(&kernel), true)
-            .map_max_entries("EDGES", settings.edge_map_size)
-            .load(OBJECT)
-            .map_err(|error| load_error(error, settings.edge_map_size))?;
+        let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
+        let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
         let edges = match ebpf.take_map("EDGES") {
             Some(Map::HashMap(data)) => EdgeMap { data },
             _ => return Err(Error::Map { map: "EDGES" }),
@@ -122,6 +114,23 @@ impl Programs {
     pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
     }
+}
+
+/// The programs, not loaded, with their maps made and their settings written: what the verifier says of them can be
+/// seen so.
+///
+/// # Errors
+///
+/// A map is refused.
+pub fn open(settings: &Settings, kernel: KernelSettings, log: VerifierLogLevel) -> Result<Ebpf, Error> {
+    raise_memlock();
+    let kernel = KernelSettings { diagnostics: u32::from(settings.kernel_log), ..kernel };
+    EbpfLoader::new()
+        .override_global(SETTINGS, bytes_of(&kernel), true)
+        .map_max_entries("EDGES", settings.edge_map_size)
+        .verifier_log_level(log)
+        .load(OBJECT)
+        .map_err(|error| load_error(error, settings.edge_map_size))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
