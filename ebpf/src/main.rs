@@ -9,7 +9,9 @@
     reason = "the bpf target has no AtomicU64; its atomic add is reachable only as a compiler intrinsic"
 )]
 
+mod bounds;
 mod edges;
+mod ends;
 mod maps;
 mod record;
 mod skb;
@@ -18,21 +20,53 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::record::{Side, record};
+use crate::record::{Side, accounting, record};
 
-/// Packets from the pod: ingress of the host side of its veth.
+/// Packets from the pod: ingress of the host side of its veth. Each is counted.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::FromPod);
+    record::<{ accounting::EXACT }>(&ctx, Side::FromPod);
     TC_ACT_UNSPEC
 }
 
-/// Packets to the pod: egress of the host side of its veth.
+/// Packets to the pod: egress of the host side of its veth. Each is counted.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::ToPod);
+    record::<{ accounting::EXACT }>(&ctx, Side::ToPod);
+    TC_ACT_UNSPEC
+}
+
+/// Packets from the pod; of TCP data packets a sample.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_sampled(ctx: TcContext) -> i32 {
+    record::<{ accounting::SAMPLED }>(&ctx, Side::FromPod);
+    TC_ACT_UNSPEC
+}
+
+/// Packets to the pod; of TCP data packets a sample.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_sampled(ctx: TcContext) -> i32 {
+    record::<{ accounting::SAMPLED }>(&ctx, Side::ToPod);
+    TC_ACT_UNSPEC
+}
+
+/// Packets from the pod, without TCP data packets.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_off(ctx: TcContext) -> i32 {
+    record::<{ accounting::OFF }>(&ctx, Side::FromPod);
+    TC_ACT_UNSPEC
+}
+
+/// Packets to the pod, without TCP data packets.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_off(ctx: TcContext) -> i32 {
+    record::<{ accounting::OFF }>(&ctx, Side::ToPod);
     TC_ACT_UNSPEC
 }
 

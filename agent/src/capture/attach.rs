@@ -14,8 +14,8 @@ use rtnetlink::Handle;
 
 use super::error::Error;
 use super::kernel;
-use super::programs::{FROM_POD, Programs, TO_POD};
-use super::settings::Attach;
+use super::programs::{FROM_POD, Programs, TO_POD, names};
+use super::settings::{Accounting, Attach};
 use super::syscall::{self, Hook};
 
 /// Ours among the filters of one priority, so that nobody who replaces handle 1 (as CNIs do) replaces us.
@@ -47,8 +47,14 @@ impl Means {
 /// the programs are dropped.
 #[derive(Debug)]
 pub(super) enum Attachment {
-    Tcx { _links: [OwnedFd; 2] },
-    Clsact { from_pod: SchedClassifierLinkId, to_pod: SchedClassifierLinkId },
+    Tcx {
+        links: [OwnedFd; 2],
+    },
+    Clsact {
+        accounting: Accounting,
+        /// None where a filter could not be replaced: it stays until its interface goes, or the next agent comes.
+        links: [Option<SchedClassifierLinkId>; 2],
+    },
 }
 
 /// Why one interface is not watched.
@@ -89,8 +95,9 @@ pub(super) async fn attach(
 
 /// Takes the programs off. An interface that is gone took them along.
 pub(super) fn detach(programs: &mut Programs, attachment: Attachment) {
-    let Attachment::Clsact { from_pod, to_pod } = attachment else { return };
-    for (name, link) in [(FROM_POD, from_pod), (TO_POD, to_pod)] {
+    let Attachment::Clsact { accounting, links } = attachment else { return };
+    for (name, link) in names(accounting).into_iter().zip(links) {
+        let Some(link) = link else { continue };
         let result = programs.program(name).map(|program| program.detach(link));
         if let Ok(Err(error)) = result {
             tracing::debug!(%error, program = name, "a filter was gone already");
@@ -98,12 +105,37 @@ pub(super) fn detach(programs: &mut Programs, attachment: Attachment) {
     }
 }
 
+/// Puts the programs of another way of accounting in the place of those that are there. No packet passes between
+/// the two: the kernel swaps a link's program, or a filter's, in one step.
+pub(super) fn swap(
+    programs: &mut Programs,
+    attachment: &mut Attachment,
+    to: Accounting,
+) -> Result<(), AttachError> {
+    match attachment {
+        Attachment::Tcx { links } => {
+            for (name, link) in names(to).into_iter().zip(links) {
+                syscall::update_link(link.as_fd(), programs.program(name)?.fd()?.as_fd())?;
+            }
+        }
+        Attachment::Clsact { accounting, links } => {
+            let from = std::mem::replace(accounting, to);
+            for ((old, new), link) in names(from).into_iter().zip(names(to)).zip(links) {
+                let Some(id) = link.take() else { continue };
+                let taken = programs.program(old)?.take_link(id)?;
+                *link = Some(programs.program(new)?.attach_to_link(taken)?);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn attach_tcx(programs: &mut Programs, index: u32) -> Result<Attachment, AttachError> {
     let mut link = |name, hook| -> Result<OwnedFd, AttachError> {
         let program = programs.program(name)?.fd()?;
         Ok(syscall::attach_tcx(program.as_fd(), index, hook)?)
     };
-    Ok(Attachment::Tcx { _links: [link(FROM_POD, Hook::Ingress)?, link(TO_POD, Hook::Egress)?] })
+    Ok(Attachment::Tcx { links: [link(FROM_POD, Hook::Ingress)?, link(TO_POD, Hook::Egress)?] })
 }
 
 async fn attach_clsact(
@@ -118,7 +150,9 @@ async fn attach_clsact(
     }
     let from_pod = attach_filter(programs, handle, index, name, FROM_POD, TcAttachType::Ingress).await?;
     match attach_filter(programs, handle, index, name, TO_POD, TcAttachType::Egress).await {
-        Ok(to_pod) => Ok(Attachment::Clsact { from_pod, to_pod }),
+        Ok(to_pod) => {
+            Ok(Attachment::Clsact { accounting: Accounting::Exact, links: [Some(from_pod), Some(to_pod)] })
+        }
         Err(error) => {
             programs.program(FROM_POD)?.detach(from_pod)?;
             Err(error)
@@ -135,8 +169,17 @@ async fn attach_filter(
     hook: TcAttachType,
 ) -> Result<SchedClassifierLinkId, AttachError> {
     // A filter of an agent that was killed: it counts into maps that nobody reads.
-    if let Ok(()) = qdisc_detach_program(name, hook, program) {
-        tracing::info!(interface = name, program, "removed the filter of an agent that did not exit cleanly");
+    let way = usize::from(program == TO_POD);
+    for left in
+        [Accounting::Exact, Accounting::Sampled, Accounting::Off].map(|accounting| names(accounting)[way])
+    {
+        if let Ok(()) = qdisc_detach_program(name, hook, left) {
+            tracing::info!(
+                interface = name,
+                left,
+                "removed the filter of an agent that did not exit cleanly"
+            );
+        }
     }
     let priority = priority_among(&filters(handle, index, hook).await?);
     let options = TcAttachOptions::Netlink(NlOptions {

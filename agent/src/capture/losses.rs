@@ -26,6 +26,10 @@ pub struct Status {
     pub overruns: u64,
     /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
     pub late: u64,
+    /// Edges that left the kernel after long silence. They stay in the ledger.
+    pub left: u64,
+    /// Edges that left sooner: nobody had ever accepted them, and room was short.
+    pub evicted: u64,
     /// Packets that nobody judges, by kind.
     pub not_judged: BTreeMap<&'static str, u64>,
 }
@@ -39,6 +43,8 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) failed_readings: u64,
     pub(super) overruns: u64,
+    pub(super) left: u64,
+    pub(super) evicted: u64,
 }
 
 pub(super) struct Losses {
@@ -61,6 +67,8 @@ impl Losses {
             vanished: 0,
             failed_readings: 0,
             overruns: 0,
+            left: 0,
+            evicted: 0,
         };
         Self { kernel, counts: Mutex::new(counts) }
     }
@@ -85,6 +93,8 @@ impl Losses {
             vanished: counts.vanished,
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
+            left: counts.left,
+            evicted: counts.evicted,
             late: of(Meaning::Late).map(|(_, number)| number).sum(),
             not_judged: of(Meaning::NotJudged).map(|(counter, number)| (counter.reason(), *number)).collect(),
         }

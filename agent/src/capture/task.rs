@@ -8,6 +8,7 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedReceiver;
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::SocketAddr;
@@ -19,12 +20,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::attach::{self, AttachError, Attachment, Means};
+use super::bounds::Folding;
 use super::error::Error;
 use super::interfaces::{Link, Route, Routes, Target, list_links, list_routes};
 use super::losses::Losses;
 use super::programs::{Programs, ToTracing};
-use super::readings::{Reading, Readings};
-use super::settings::Settings;
+use super::readings::{Leaving, Reading, Readings};
+use super::settings::{Accounting, Settings};
 use super::{Event, Interface};
 use crate::model::edge::IfIndex;
 use crate::model::time::Timestamp;
@@ -41,6 +43,8 @@ const RELIST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
+    /// Addresses are to be folded so from now on.
+    Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -52,6 +56,8 @@ type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAd
 struct Watched {
     interface: Interface,
     attachment: Attachment,
+    /// When it goes over to the accounting that the user asked for; `None` once that is tried.
+    warm_at: Option<Instant>,
 }
 
 /// Owns what changes.
@@ -132,6 +138,12 @@ impl Task {
                         // Whoever asked may not wait any more.
                         done.send(()).unwrap_or_default();
                     }
+                    Some(Order::Fold(ranges, done)) => {
+                        if let Err(error) = self.programs.bounds().fold(&ranges) {
+                            tracing::warn!(%error, ranges = ranges.len(), "not all ranges of addresses are folded as they should be");
+                        }
+                        done.send(()).unwrap_or_default();
+                    }
                     Some(Order::Stop(done)) => {
                         self.stop().await;
                         done.send(()).unwrap_or_default();
@@ -180,10 +192,19 @@ impl Task {
     fn read(&mut self) {
         while self.ring.get_mut().next().is_some() {}
         let began = Instant::now();
-        match self.readings.read(self.programs.edges(), self.programs.clock()) {
-            Ok(Reading { observations, from, to }) => {
+        let leaving = Leaving { idle: self.settings.edge_idle, room: self.settings.edge_map_size };
+        match self.readings.read(self.programs.parts(), leaving) {
+            Ok(Reading { observations, from, to, left, evicted, stayed }) => {
                 self.outbox.push_back(Event::Read { observations, from, to });
+                if let Some(error) = stayed {
+                    tracing::warn!(%error, "idle edges stay in the map");
+                }
+                let mut counts = self.losses.counts();
+                counts.left += left;
+                counts.evicted += evicted;
+                drop(counts);
                 self.bury_gone();
+                self.end_warm_ups();
             }
             Err(error) => {
                 tracing::warn!(%error, "the edge map cannot be read");
@@ -194,13 +215,36 @@ impl Task {
         self.read_at = Instant::now() + self.settings.read_interval;
     }
 
+    /// Interfaces that are warm go over to the accounting that the user asked for. One that shows only one way
+    /// stays exact: there, data packets are what proves that a connection was accepted.
+    fn end_warm_ups(&mut self) {
+        let now = Instant::now();
+        for (index, watched) in &mut self.watched {
+            let is_warm = watched.warm_at.is_some_and(|at| at <= now);
+            if !is_warm || !self.readings.is_fully_visible(*index) {
+                continue;
+            }
+            watched.warm_at = None;
+            // First, since from the swap on figures are estimates.
+            self.readings.estimate(*index);
+            let to = self.settings.accounting;
+            if let Err(error) = attach::swap(&mut self.programs, &mut watched.attachment, to) {
+                let interface = &watched.interface.name;
+                tracing::warn!(%error, %interface, "every packet of the interface goes on to be counted");
+            }
+        }
+    }
+
     /// After their last reading, edges of interfaces that are gone leave the kernel.
     fn bury_gone(&mut self) {
         if self.gone.is_empty() {
             return;
         }
         let indices: FxHashSet<u32> = self.gone.iter().map(|(index, _)| *index).collect();
-        if let Err(error) = self.readings.forget(&indices, self.programs.edges()) {
+        let (edges, bounds, _) = self.programs.parts();
+        let forgotten = self.readings.forget(&indices, edges);
+        let forgotten = forgotten.and_then(|()| indices.iter().try_for_each(|index| bounds.forget(*index)));
+        if let Err(error) = forgotten {
             tracing::warn!(%error, "edges of an interface that is gone stay in the map");
         }
         let gone = self.gone.drain(..);
@@ -328,7 +372,9 @@ impl Task {
             routed: self.routes.routed(link.index),
         };
         self.outbox.push_back(Event::Interface(interface.clone()));
-        self.watched.insert(link.index, Watched { interface, attachment });
+        let warms = self.settings.accounting != Accounting::Exact;
+        let warm_at = warms.then(|| Instant::now() + self.settings.warm_up);
+        self.watched.insert(link.index, Watched { interface, attachment, warm_at });
         let mut counts = self.losses.counts();
         counts.failed.remove(&link.name);
         counts.watched = self.watched.len();
