@@ -5,7 +5,9 @@
 //! the events is slow, readings come later and lose nothing.
 
 mod attach;
+pub mod conntrack;
 mod error;
+pub mod host;
 mod interfaces;
 mod kernel;
 mod losses;

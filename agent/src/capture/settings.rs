@@ -39,6 +39,9 @@ pub struct Settings {
     /// How the programs are attached
     #[arg(long, value_name = "HOW", env = "DRYFENCE_ATTACH", value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
+    /// Do not follow the node's connection tracking: who is behind a node's address stays unknown
+    #[arg(long, env = "DRYFENCE_NO_CONNTRACK")]
+    pub no_conntrack: bool,
     /// Log what the eBPF programs could not read, at debug level
     #[arg(long, env = "DRYFENCE_KERNEL_LOG")]
     pub kernel_log: bool,
@@ -52,6 +55,7 @@ impl Default for Settings {
             edge_map_size: 65_536,
             read_interval: Duration::from_secs(1),
             attach: Attach::Auto,
+            no_conntrack: false,
             kernel_log: false,
         }
     }

@@ -532,6 +532,7 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
         Cause::Metrics,
         Cause::IngressController,
         Cause::ApiServer,
+        Cause::NodeLocalDns,
         Cause::CloudMetadata,
         Cause::External,
         Cause::FromOutside,
