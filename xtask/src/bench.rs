@@ -25,6 +25,8 @@ pub struct Bench {
 enum What {
     /// What a packet costs in the TC programs, against an empty program in the same run; needs root
     Capture,
+    /// What following the node's NAT costs, with 100,000 entries and as many new connections; needs root
+    Conntrack,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
     /// `dryfence preview`: a million recorded edges against 500 policies
@@ -44,18 +46,20 @@ struct Explain {
 impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
-            What::Capture => capture(),
+            What::Capture => bench("capture"),
+            What::Conntrack => bench("conntrack"),
             What::Explain(explain) => explain.run(),
             What::Preview => preview::run(),
         }
     }
 }
 
-fn capture() -> Result<()> {
+/// One of the agent's own measurements.
+fn bench(name: &str) -> Result<()> {
     tools::ensure_for_build()?;
     let mut cargo = tools::cargo()?;
-    cargo.args(["bench", "--package", "dryfence", "--bench", "capture"]);
-    tools::as_root(&mut cargo, "measuring loads eBPF programs");
+    cargo.args(["bench", "--package", "dryfence", "--bench", name]);
+    tools::as_root(&mut cargo, "measuring loads eBPF programs and makes network namespaces");
     tools::run(&mut cargo, "the measurement failed")
 }
 

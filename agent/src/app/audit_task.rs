@@ -260,12 +260,16 @@ impl AuditTask {
         self.auditor.settings().scenarios.iter().map(record).collect()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.iter().cloned().chain(self.nat.warning()).collect()
+    }
+
     fn edge_list(&mut self) -> EdgeList {
         EdgeList {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
@@ -286,7 +290,7 @@ impl AuditTask {
             losses,
             unobserved,
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
         };
         let edges = self.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
         Recorded { header, edges }
@@ -303,7 +307,7 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             edges: self.auditor.ledger().len() as u64,
         }
     }

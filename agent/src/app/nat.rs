@@ -17,13 +17,15 @@ pub(super) struct Nat {
     conntrack: Option<Conntrack>,
     /// When to try; `None` where the user does not want it.
     next: Option<Instant>,
-    warned: bool,
+    /// Why it is not followed.
+    problem: Option<String>,
 }
 
 impl Nat {
     /// Follows the NAT of this network namespace, if that is wanted and can be.
     pub(super) fn follow(wanted: bool) -> Self {
-        let mut nat = Self { conntrack: None, next: wanted.then(Instant::now), warned: false };
+        let problem = (!wanted).then(|| "it is not wanted (--no-conntrack)".to_owned());
+        let mut nat = Self { conntrack: None, next: wanted.then(Instant::now), problem };
         nat.open();
         nat
     }
@@ -35,12 +37,13 @@ impl Nat {
         match Conntrack::open() {
             Ok(conntrack) => {
                 self.conntrack = Some(conntrack);
+                self.problem = None;
                 info!("connection tracking is followed");
             }
             Err(error) => {
                 self.next = Some(Instant::now() + RETRY);
-                if !std::mem::replace(&mut self.warned, true) {
-                    warn!(%error, "who is behind a node's address stays unknown on ports that node ports and load balancers lead to");
+                if self.problem.replace(error.to_string()).is_none() {
+                    warn!(%error, "connection tracking is not followed; trying again");
                 }
             }
         }
@@ -52,5 +55,13 @@ impl Nat {
             self.open();
         }
         self.conntrack.as_mut().map(Conntrack::take)
+    }
+
+    /// What cannot be known while it is not followed, for reports.
+    pub(super) fn warning(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        Some(format!(
+            "connection tracking is not followed, so it is not known who is behind a node's address on ports that node ports and load balancers lead to: {problem}"
+        ))
     }
 }

@@ -18,12 +18,17 @@ use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::translation::Translation;
 
-/// A connection that was told and that no reading counted, or an attempt that nobody answered, for this long:
-/// the packet that would show it never came.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// An edge not seen for this long loses what is known of its clients.
+/// A connection that was told and that no reading counted for this long was dropped before the backend's interface,
+/// or went to another node. A reading follows its packets much sooner.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(3);
+/// An attempt that nobody answered for this long has no answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// An edge not seen for this long loses what is known of its clients; so does a client, where room is needed.
 const FORGET: Duration = Duration::from_secs(3600);
-/// Clients behind one edge that are told apart; those beyond are hidden. As many as an attack must not exceed.
+/// How often room is made.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Clients behind one edge that are told apart; those beyond are hidden. A crowd outside takes no more of the
+/// ledger than this.
 const MOST_CLIENTS: usize = 1024;
 /// Connections that may wait for the reading that counts them, and edges with hidden clients.
 const MOST_UNREAD: usize = 131_072;
@@ -74,8 +79,9 @@ struct Clients {
     unread: VecDeque<(IpAddr, Timestamp)>,
     /// Attempts without an answer, in order.
     unanswered: VecDeque<(Client, Timestamp)>,
-    /// How many connections each opened, ever.
-    known: IndexMap<Client, u64, FxBuildHasher>,
+    /// How many connections each opened, and when the last.
+    known: IndexMap<Client, (u64, Timestamp), FxBuildHasher>,
+    swept: Timestamp,
     last: Timestamp,
 }
 
@@ -107,9 +113,11 @@ impl Translations {
 
     /// A connection was opened.
     pub fn opened(&mut self, told: &Translation, now: Timestamp) {
-        let backends = self.backends.entry((told.protocol, told.client, told.asked)).or_default();
-        if !backends.contains(&told.backend) {
-            backends.push(told.backend);
+        if self.backends.len() < MOST_UNREAD {
+            let backends = self.backends.entry((told.protocol, told.client, told.asked)).or_default();
+            if !backends.contains(&told.backend) {
+                backends.push(told.backend);
+            }
         }
         let full = self.unread >= MOST_UNREAD;
         let Some(clients) = self.clients(told, now) else { return };
@@ -124,7 +132,7 @@ impl Translations {
     /// A connection stands that may have been opened before anything was told.
     pub fn standing(&mut self, told: &Translation, now: Timestamp) {
         if let Some(clients) = self.clients(told, now) {
-            clients.remember(Client::Behind(told.client), 0);
+            clients.remember(Client::Behind(told.client), 0, now);
         }
     }
 
@@ -169,7 +177,7 @@ impl Translations {
         let rest = if self.missed { Client::Hidden } else { Client::Bearer };
         let shares = match seen.key.protocol {
             Protocol::Tcp | Protocol::Sctp => clients.connections(seen, rest, now),
-            Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => clients.flows(seen, rest),
+            Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => clients.flows(seen, rest, now),
         };
         self.unread -= unread - clients.unread.len();
         let (missed, lost) = (self.missed, &mut self.lost);
@@ -188,11 +196,11 @@ impl Translations {
     pub fn end_reading(&mut self, now: Timestamp) {
         self.missed = false;
         self.backends.clear();
-        let before = now.minus(PATIENCE);
+        let (told_after, opened_after) = (now.minus(UNREAD_PATIENCE), now.minus(ANSWER_PATIENCE));
         let mut unread = 0;
         self.hiding.retain(|_, clients| {
-            clients.unread.retain(|(_, told)| *told >= before);
-            clients.unanswered.retain(|(_, opened)| *opened >= before);
+            clients.unread.retain(|(_, told)| *told >= told_after);
+            clients.unanswered.retain(|(_, opened)| *opened >= opened_after);
             unread += clients.unread.len();
             now.since(clients.last) < FORGET
         });
@@ -228,11 +236,16 @@ fn part(whole: &Observation, client: Client, delta: Counters) -> Part {
 
 impl Clients {
     /// Adds to what a client opened; one for whom there is no room is hidden.
-    fn remember(&mut self, client: Client, connections: u64) -> Client {
-        let room = self.known.len() < MOST_CLIENTS || self.known.contains_key(&client);
-        let client = if room { client } else { Client::Hidden };
-        let known = self.known.entry(client).or_default();
+    fn remember(&mut self, client: Client, connections: u64, now: Timestamp) -> Client {
+        let has_room = |known: &IndexMap<_, _, _>| known.len() < MOST_CLIENTS || known.contains_key(&client);
+        if !has_room(&self.known) && now.since(self.swept) >= SWEEP {
+            self.known.retain(|_, (_, last)| now.since(*last) < FORGET);
+            self.swept = now;
+        }
+        let client = if has_room(&self.known) { client } else { Client::Hidden };
+        let (known, last) = self.known.entry(client).or_default();
         *known = known.saturating_add(connections).max(1);
+        *last = now;
         client
     }
 
@@ -243,7 +256,7 @@ impl Clients {
         let mut shares: Shares = IndexMap::default();
         for _ in 0..attempts {
             let client = self.unread.pop_front().map_or(rest, |(client, _)| Client::Behind(client));
-            let client = self.remember(client, 1);
+            let client = self.remember(client, 1, now);
             shares.entry(client).or_default().attempts += 1;
             if seen.fully_visible {
                 self.unanswered.push_back((client, now));
@@ -266,10 +279,10 @@ impl Clients {
     }
 
     /// Shares of datagrams: everything in proportion to the flows told, and each of those is an attempt.
-    fn flows(&mut self, seen: &Observation, rest: Client) -> Shares {
+    fn flows(&mut self, seen: &Observation, rest: Client, now: Timestamp) -> Shares {
         let mut shares: Shares = IndexMap::default();
         while let Some((client, _)) = self.unread.pop_front() {
-            let client = self.remember(Client::Behind(client), 1);
+            let client = self.remember(Client::Behind(client), 1, now);
             shares.entry(client).or_default().attempts += 1;
         }
         let told = !shares.is_empty();
@@ -284,13 +297,13 @@ impl Clients {
         shares
     }
 
-    /// By what is shared: connections of this interval, else of all times, else everything is the rest's.
+    /// By what is shared: connections of this interval, else all that are known, else everything is the rest's.
     fn weights(&self, shares: &Shares, rest: Client) -> Vec<(Client, u64)> {
         let weight = |c: &Counters| c.attempts + c.accepted + c.refused;
         let of_interval = shares.iter().map(|(client, counters)| (*client, weight(counters)));
         let mut weights: Vec<_> = of_interval.filter(|(_, weight)| *weight > 0).collect();
         if weights.is_empty() {
-            weights = self.known.iter().map(|(client, weight)| (*client, *weight)).collect();
+            weights = self.known.iter().map(|(client, (weight, _))| (*client, *weight)).collect();
         }
         if weights.is_empty() {
             weights.push((rest, 1));

@@ -173,6 +173,10 @@ fn a_crowd_behind_one_address_is_hidden_beyond_the_bound_and_counted() {
     assert_eq!(hidden.len(), 1);
     assert_eq!((hidden[0].seen.delta.attempts, hidden[0].seen.key.initiator), (100, ip(NODE)));
     assert_eq!(translations.losses()[1].edges, 1);
+    // An hour later there is room again.
+    translations.opened(&mk_told(ONE, Protocol::Tcp), at(3700));
+    let parts = translations.split(&mk_seen(Protocol::Tcp, mk_delta(1, 0, 0, 1)), at(3700));
+    assert_eq!(show(&parts), ["198.51.100.7 Confirmed 1/0/0 1"]);
 }
 
 #[test]
