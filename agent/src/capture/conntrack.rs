@@ -23,6 +23,8 @@ use crate::model::translation::{Told, Translation};
 const NEW_ENTRIES: u32 = 1;
 /// Events that wait for [`Conntrack::take`]: about 9,000 of them at 900 bytes of kernel memory each.
 const EVENT_BUFFER: usize = 8 << 20;
+/// More events than the buffer holds: what comes after the call began need not be taken, however fast it comes.
+const MOST_AT_ONCE: usize = 65_536;
 /// The kernel fills datagrams of a listing up to 32 KiB (`netlink_recvmsg`).
 const DATAGRAM: usize = 64 << 10;
 /// A listing waits this many times as long as the last one took: at most a twentieth of a core.
@@ -76,7 +78,7 @@ impl Conntrack {
     /// Takes everything told up to now. Lists what stands where that is not known; does not block otherwise.
     pub fn take(&mut self) -> Told {
         let mut told = Told { standing: std::mem::take(&mut self.listed), ..Told::default() };
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             let mut buffer = &mut self.buffer[..];
             match self.events.recv(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(length) => {

@@ -45,11 +45,8 @@ impl Index {
                 self.node_ports.insert(key, (Arc::clone(namespace), Arc::clone(name)));
             }
         }
-        let named = (Arc::clone(namespace), Arc::clone(name));
         if service.hides_clients {
-            self.hiding.insert(named);
-        } else {
-            self.hiding.remove(&named);
+            self.hiding.insert((Arc::clone(namespace), Arc::clone(name)));
         }
         if let Some(space) = self.namespaces.get_mut(namespace) {
             space.services.insert(Arc::clone(name), Arc::clone(&service));
@@ -62,7 +59,6 @@ impl Index {
         let Some(space) = self.namespaces.get_mut(namespace) else { return };
         let Some(old) = space.services.remove(name) else { return };
         self.release_service(&old, |_| false, at);
-        self.hiding.remove(&(Arc::clone(&old.namespace), Arc::clone(&old.name)));
         self.topology_generation += 1;
         self.update_dns(namespace, at);
     }
@@ -72,8 +68,11 @@ impl Index {
         for ip in service.cluster_ips.iter().chain(&service.external).filter(|ip| !kept(ip)) {
             self.addresses.release(*ip, &claimant, at);
         }
-        self.node_ports
-            .retain(|_, (namespace, name)| *namespace != service.namespace || *name != service.name);
+        let is_other = |(namespace, name): &(Arc<str>, Arc<str>)| {
+            *namespace != service.namespace || *name != service.name
+        };
+        self.node_ports.retain(|_, named| is_other(named));
+        self.hiding.retain(is_other);
     }
 
     /// Gives the DNS role to the pods that the DNS Services of a namespace select now.
