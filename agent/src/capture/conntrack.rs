@@ -21,7 +21,7 @@ use crate::model::translation::{Told, Translation};
 
 /// `NFNLGRP_CONNTRACK_NEW`.
 const NEW_ENTRIES: u32 = 1;
-/// Events that wait for [`Conntrack::take`]: about 9,000 of them at 900 bytes of kernel memory each.
+/// Room for events that wait for [`Conntrack::take`]; each takes some hundred bytes of kernel memory.
 const EVENT_BUFFER: usize = 8 << 20;
 /// More events than the buffer holds: what comes after the call began need not be taken, however fast it comes.
 const MOST_AT_ONCE: usize = 65_536;
