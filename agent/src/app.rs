@@ -1,6 +1,7 @@
 //! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
 
 mod audit_task;
+mod nat;
 mod readings;
 mod source;
 
@@ -16,8 +17,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
 use self::audit_task::{Asker, AuditTask, Inputs, MetricsRecorder};
+use self::nat::Nat;
 use crate::audit::auditor::Auditor;
-use crate::capture::Capture;
+use crate::capture::{Capture, host};
 use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
 use crate::cluster::index::Index;
 use crate::model::time::Timestamp;
@@ -43,12 +45,15 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let index = start_index(&args.source);
     let news = source::follow(args.source.manifests, args.source.namespace)?;
     let notes = Vec::from_iter(args.capture.accounting_note());
+    let nat = Nat::follow(!args.capture.no_conntrack);
+    let host = host::follow().await?;
     let (capture, seen) = Capture::start(args.capture).await?;
     let (capture, since) = (Arc::new(capture), Timestamp::now());
     capture_gate.open();
     let audit = AuditTask {
         auditor: Auditor::new(args.judging.settings(args.source.node_name.as_deref()), index),
         capture: Arc::clone(&capture),
+        nat,
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
         keep: args.judging.keep(),
@@ -61,7 +66,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         warnings: Vec::new(),
         policies: Vec::new(),
     };
-    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, questions }));
+    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, host, questions }));
     info!("watching");
 
     let ended = wait(&mut servers, &mut audit).await;

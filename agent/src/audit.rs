@@ -9,4 +9,5 @@ pub mod cause;
 pub mod join;
 pub mod judges;
 pub mod ledger;
+pub mod translations;
 pub mod waiting;

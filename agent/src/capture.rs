@@ -7,7 +7,9 @@
 mod attach;
 mod bounds;
 mod clock;
+pub mod conntrack;
 mod error;
+pub mod host;
 mod interfaces;
 mod kernel;
 mod losses;

@@ -26,6 +26,8 @@ pub struct Bench {
 enum What {
     /// What a packet costs in the TC programs, against an empty program in the same run; needs root
     Capture,
+    /// What following the node's NAT costs, with 100,000 entries and as many new connections; needs root
+    Conntrack,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
     /// What compiling policies and following pods costs, and how that grows with the cluster
@@ -49,8 +51,9 @@ struct Explain {
 impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
-            What::Capture => capture(),
-            What::Judge => judge(),
+            What::Capture => bench("capture"),
+            What::Conntrack => bench("conntrack"),
+            What::Judge => bench("judge"),
             What::Explain(explain) => explain.run(),
             What::Node => node::run(),
             What::Preview => preview::run(),
@@ -58,18 +61,12 @@ impl Bench {
     }
 }
 
-fn capture() -> Result<()> {
+/// One of the agent's own measurements.
+fn bench(name: &str) -> Result<()> {
     tools::ensure_for_build()?;
     let mut cargo = tools::cargo()?;
-    cargo.args(["bench", "--package", "dryfence", "--bench", "capture"]);
-    tools::as_root(&mut cargo, "measuring loads eBPF programs");
-    tools::run(&mut cargo, "the measurement failed")
-}
-
-fn judge() -> Result<()> {
-    tools::ensure_for_build()?;
-    let mut cargo = tools::cargo()?;
-    cargo.args(["bench", "--package", "dryfence", "--bench", "judge"]);
+    cargo.args(["bench", "--package", "dryfence", "--bench", name]);
+    tools::as_root(&mut cargo, "measuring loads eBPF programs or makes network namespaces");
     tools::run(&mut cargo, "the measurement failed")
 }
 

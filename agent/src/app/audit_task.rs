@@ -9,13 +9,15 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use rustc_hash::FxHashSet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::nat::{self, Nat};
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
+use crate::capture::host::Addresses;
 use crate::capture::{Capture, Event, Folding};
 use crate::cluster::folding::Keyed;
 use crate::history::file::Header;
@@ -69,6 +71,7 @@ impl Edges for Asker {
 pub(super) struct Inputs {
     pub(super) news: mpsc::Receiver<News>,
     pub(super) seen: mpsc::Receiver<Event>,
+    pub(super) host: watch::Receiver<Addresses>,
     pub(super) questions: mpsc::Receiver<Question>,
 }
 
@@ -76,6 +79,7 @@ pub(super) struct Inputs {
 pub(super) struct AuditTask {
     pub(super) auditor: Auditor,
     pub(super) capture: Arc<Capture>,
+    pub(super) nat: Nat,
     pub(super) recorder: MetricsRecorder,
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) keep: Duration,
@@ -98,6 +102,10 @@ impl AuditTask {
     pub(super) async fn run(mut self, mut inputs: Inputs) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut take = tokio::time::interval(nat::TAKE);
+        take.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Before the objects, so that no ClusterIP is ever taken for a Service's that the host has itself.
+        self.auditor.host_addresses(&inputs.host.borrow_and_update(), Timestamp::now());
         loop {
             tokio::select! {
                 event = inputs.seen.recv() => match event {
@@ -114,6 +122,12 @@ impl AuditTask {
                     self.read_now(&mut inputs.seen).await;
                     self.answer(question);
                 }
+                Ok(()) = inputs.host.changed() => {
+                    self.read_now(&mut inputs.seen).await;
+                    let addresses = inputs.host.borrow_and_update();
+                    self.auditor.host_addresses(&addresses, Timestamp::now());
+                }
+                _ = take.tick() => self.take_translations(Timestamp::now()),
                 _ = tick.tick() => self.tick().await,
             }
         }
@@ -170,8 +184,15 @@ impl AuditTask {
     }
 
     fn observe(&mut self, observations: &[Observation], now: Timestamp) {
+        // Every connection counted in this reading has been told by now.
+        self.take_translations(now);
         self.auditor.observe(observations, now, &mut self.recorder);
-        self.auditor.end_reading(&mut self.recorder);
+        self.auditor.end_reading(now, &mut self.recorder);
+    }
+
+    fn take_translations(&mut self, now: Timestamp) {
+        let told = self.nat.take();
+        self.auditor.translated(told.as_ref(), now);
     }
 
     async fn news(&mut self, news: News) {
@@ -271,12 +292,16 @@ impl AuditTask {
         self.auditor.settings().scenarios.iter().map(record).collect()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.iter().cloned().chain(self.nat.warning()).collect()
+    }
+
     fn edge_list(&mut self) -> EdgeList {
         EdgeList {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
@@ -297,7 +322,7 @@ impl AuditTask {
             losses,
             unobserved,
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
         };
         let edges = self.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
         Recorded { header, edges }
@@ -314,7 +339,7 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             edges: self.auditor.ledger().len() as u64,
         }
     }

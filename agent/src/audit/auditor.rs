@@ -1,6 +1,7 @@
 //! The auditor: takes observations and news of the cluster in order, and keeps the judged ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -11,6 +12,7 @@ use super::cause::classify;
 use super::join::{Ends, Joined, join};
 use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
+use super::translations::{Part, Translations};
 use super::waiting::Waiting;
 use crate::cluster::Object;
 use crate::cluster::folding::{Keyed, foldings};
@@ -23,6 +25,7 @@ use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, SegmentMapRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
+use crate::model::translation::Told;
 use crate::model::verdict::UnknownReason;
 
 /// What an auditor is told at start.
@@ -70,6 +73,7 @@ pub struct Auditor {
     bindings: Bindings,
     ledger: Ledger,
     waiting: Waiting,
+    translations: Translations,
     /// Where re-judging the ledger stands, while it does.
     rejudge_from: Option<usize>,
     losses: Losses,
@@ -83,6 +87,7 @@ impl Auditor {
             ledger: Ledger::new(settings.most_edges),
             // Waiting is short; a node does not see more unknown peers than edges.
             waiting: Waiting::new(settings.most_edges),
+            translations: Translations::default(),
             settings,
             index,
             judges,
@@ -118,13 +123,7 @@ impl Auditor {
     }
 
     /// An interface is there; `routed` are the addresses that the node routes to it.
-    pub fn interface(
-        &mut self,
-        index: IfIndex,
-        since: Timestamp,
-        routed: Vec<std::net::IpAddr>,
-        now: Timestamp,
-    ) {
+    pub fn interface(&mut self, index: IfIndex, since: Timestamp, routed: Vec<IpAddr>, now: Timestamp) {
         self.bindings.seen(index, since, routed);
         self.bind_routes(now);
     }
@@ -148,20 +147,44 @@ impl Auditor {
     pub fn observe(&mut self, seen: &[Observation], now: Timestamp, recorder: &mut dyn Recorder) {
         self.advance(now);
         for seen in seen {
-            match join(&self.index, &mut self.bindings, seen, now) {
-                Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
-                Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
-                Joined::Wait(_) => {
-                    if !self.waiting.hold(*seen, now) {
-                        lose(&mut self.losses.waiting_full, &seen.delta);
-                    }
+            for part in self.translations.split(seen, now) {
+                self.take(part, now, recorder);
+            }
+        }
+    }
+
+    fn take(&mut self, part: Part, now: Timestamp, recorder: &mut dyn Recorder) {
+        let (seen, backends) = (&part.seen, self.translations.backends(&part.seen.key));
+        match join(&self.index, &mut self.bindings, &part, backends, now) {
+            Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
+            Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
+            Joined::Wait(_) => {
+                if !self.waiting.hold(part, now) {
+                    lose(&mut self.losses.waiting_full, &seen.delta);
                 }
             }
         }
     }
 
+    /// What connection tracking told: comes before the reading that counts it. `None` while it cannot be read.
+    pub fn translated(&mut self, told: Option<&Told>, now: Timestamp) {
+        self.translations.follow(told.is_some());
+        let Some(told) = told else { return };
+        told.opened.iter().for_each(|translation| self.translations.opened(translation, now));
+        told.standing.iter().for_each(|translation| self.translations.standing(translation, now));
+        if told.missed {
+            self.translations.missed();
+        }
+    }
+
+    /// The addresses of the host's network namespace are now exactly these.
+    pub fn host_addresses(&mut self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
+        self.index.set_host_addresses(addresses, now);
+    }
+
     /// A reading is whole: attempts that nobody answered in it are counted as such.
-    pub fn end_reading(&mut self, recorder: &mut dyn Recorder) {
+    pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
+        self.translations.end_reading(now);
         let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
             recorder.judged(Judged { edge, outcome, scenarios, answers });
@@ -177,14 +200,15 @@ impl Auditor {
     }
 
     fn retry(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
-        for (seen, since) in self.waiting.take() {
-            match join(&self.index, &mut self.bindings, &seen, now) {
-                Joined::Now(ends) => self.commit(edge_of(&seen, ends), recorder),
-                Joined::Either(before, after) => self.commit_either(&seen, before, after, recorder),
+        for (part, since) in self.waiting.take() {
+            let seen = &part.seen;
+            match join(&self.index, &mut self.bindings, &part, &[], now) {
+                Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
+                Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
                 Joined::Wait(ends) if Waiting::is_over(since, now) => {
-                    self.commit(edge_of(&seen, ends), recorder);
+                    self.commit(edge_of(seen, ends), recorder);
                 }
-                Joined::Wait(_) => self.waiting.put_back(seen, since),
+                Joined::Wait(_) => self.waiting.put_back(part, since),
             }
         }
     }
@@ -300,11 +324,13 @@ impl Auditor {
             packets,
             edges,
         };
-        vec![
+        let mut losses = vec![
             loss("join", "waiting-full", self.losses.waiting_full),
             loss("ledger", "full", self.losses.ledger_full),
             loss("ledger", "unaccepted-evicted", (self.ledger.evicted(), 0)),
-        ]
+        ];
+        losses.extend(self.translations.losses());
+        losses
     }
 }
 

@@ -102,6 +102,9 @@ pub struct Settings {
     /// How the programs are attached
     #[arg(long, value_name = "HOW", env = "DRYFENCE_ATTACH", value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
+    /// Do not follow the node's connection tracking: who is behind a node's address stays unknown
+    #[arg(long, env = "DRYFENCE_NO_CONNTRACK")]
+    pub no_conntrack: bool,
     /// Log what the eBPF programs could not read, at debug level
     #[arg(long, env = "DRYFENCE_KERNEL_LOG")]
     pub kernel_log: bool,
@@ -122,6 +125,7 @@ impl Default for Settings {
             warm_up: Duration::from_secs(120),
             read_interval: Duration::from_secs(1),
             attach: Attach::Auto,
+            no_conntrack: false,
             kernel_log: false,
         }
     }

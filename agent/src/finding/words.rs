@@ -13,6 +13,7 @@ use crate::model::time::Timestamp;
 pub(crate) const fn title(cause: Cause) -> &'static str {
     match cause {
         Cause::Dns => "DNS",
+        Cause::NodeLocalDns => "NodeLocal DNSCache",
         Cause::Metrics => "Metrics scraping",
         Cause::IngressController => "Ingress controller",
         Cause::ApiServer => "Kubernetes API server",

@@ -162,7 +162,14 @@ impl Judge {
         };
         let doubt = match (relation, judged) {
             (NodeRelation::NotANode | NodeRelation::Other, _) | (_, Some(true)) => {
-                return self.judge_pod(pod, case);
+                let decision = self.judge_pod(pod, case);
+                // Behind source NAT may be the pod's own node, or the pod itself: nobody denies those.
+                let hidden = matches!(case.peer.endpoint, Endpoint::Unknown(UnknownReason::Snat));
+                return if hidden && decision.verdict == Verdict::Deny {
+                    unknown(case.direction, UnknownReason::Snat)
+                } else {
+                    decision
+                };
             }
             (NodeRelation::Own, Some(false)) => return self.not_judged(case.direction, why),
             (NodeRelation::Own, None) => UnknownReason::DialectUndefined { switch },
