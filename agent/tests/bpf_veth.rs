@@ -4,6 +4,8 @@
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 #![expect(clippy::print_stdout, reason = "what a test proves on a kernel is read by `cargo xtask kernels`")]
 
+#[path = "bpf_veth/devices.rs"]
+mod devices;
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
 mod frames;
@@ -188,8 +190,8 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     seen.take(&mut events);
     assert_eq!(seen.edge(Direction::Egress, client.v4, 8080, Protocol::Tcp).attempts, 3, "detached");
     match means {
-        Means::Tcx => println!("proved: attached by TCX"),
-        Means::Clsact => println!("proved: attached by clsact"),
+        Means::Tcx => println!("proved: TCX"),
+        Means::Clsact => println!("proved: clsact"),
     }
     [client, server]
 }

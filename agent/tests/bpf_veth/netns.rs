@@ -40,11 +40,11 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle)
     });
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn connect() -> Handle {
+pub(crate) fn connect() -> Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     tokio::spawn(connection);
     handle
@@ -143,7 +143,7 @@ pub(crate) async fn route_into_the_void(host: &Handle, pod: &Pod, address: Ipv4A
     host.route().add(route).execute().await.unwrap();
 }
 
-async fn index_of(handle: &Handle, name: &str) -> u32 {
+pub(crate) async fn index_of(handle: &Handle, name: &str) -> u32 {
     let links: Vec<_> =
         handle.link().get().match_name(name.to_owned()).execute().try_collect().await.unwrap();
     links[0].header.index
