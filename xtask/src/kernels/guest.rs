@@ -35,8 +35,8 @@ impl Guest<'_> {
     /// Boots it and waits until it powers itself off. Returns what its init wrote.
     ///
     /// # Errors
-    /// Where the emulator cannot be started, or the guest took too long or did not get to its end: with the tail of
-    /// what it said.
+    /// Where the emulator cannot be started, or the tests in the guest said nothing for too long or did not get to
+    /// their end: with the tail of what was said.
     pub(super) fn run(&self, patience: Duration) -> Result<String> {
         let folder = tempfile::tempdir()?;
         let (console, results) = (folder.path().join("console"), folder.path().join("results"));
@@ -54,12 +54,16 @@ impl Guest<'_> {
             "console=ttyS0 panic=-1 loglevel=4 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
         ]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let started = Instant::now();
         let mut emulator = Ended(command.spawn().context("the emulator cannot be started")?);
+        let mut heard = (0, Instant::now());
         let status = loop {
+            let said = fs::metadata(&results).map_or(0, |file| file.len());
+            if said != heard.0 {
+                heard = (said, Instant::now());
+            }
             match emulator.0.try_wait()? {
                 Some(status) => break Some(status),
-                None if started.elapsed() > patience => break None,
+                None if heard.1.elapsed() > patience => break None,
                 None => sleep(Duration::from_millis(100)),
             }
         };
@@ -68,7 +72,7 @@ impl Guest<'_> {
         let (console, results) = (text(&console), text(&results));
         let Some(status) = status else {
             bail!(
-                "it did not end within {} s and was ended\n{}",
+                "its tests said nothing for {} s, and it was ended\n{}",
                 patience.as_secs(),
                 tail(&console, &results)
             );
