@@ -96,12 +96,12 @@ impl Bytes for Skb<'_> {
 
     #[inline(always)]
     fn forget(&self, number: u64) -> Option<u64> {
-        let scratch = SCRATCH.get_ptr_mut(0)?.cast::<u64>();
-        // SAFETY: as in `copy`; a map's value is aligned to 8 bytes. What is read from memory the verifier takes for
-        // any number.
-        unsafe {
-            scratch.write_volatile(number);
-            Some(scratch.read_volatile())
-        }
+        // Zero, but not to the verifier: the difference of two loads that may each be any number.
+        // SAFETY: the context is valid while the program runs.
+        let zero = unsafe {
+            let length = &raw const (*self.ctx.skb.skb).len;
+            u64::from(length.read_volatile()).wrapping_sub(u64::from(length.read_volatile()))
+        };
+        Some(number.wrapping_add(zero))
     }
 }

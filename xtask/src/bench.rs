@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, measured by running what is shipped.
 
+mod node;
 mod preview;
 
 use std::fmt::Write as _;
@@ -29,6 +30,8 @@ enum What {
     Explain(Explain),
     /// What compiling policies and following pods costs, and how that grows with the cluster
     Judge,
+    /// What the agent costs a node: CPU, memory, and what traffic loses to being watched; needs root
+    Node,
     /// `dryfence preview`: a million recorded edges against 500 policies
     Preview,
 }
@@ -49,6 +52,7 @@ impl Bench {
             What::Capture => capture(),
             What::Judge => judge(),
             What::Explain(explain) => explain.run(),
+            What::Node => node::run(),
             What::Preview => preview::run(),
         }
     }

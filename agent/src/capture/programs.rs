@@ -13,6 +13,7 @@ use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
+use super::clock::KernelClock;
 use super::error::Error;
 use super::kernel::{check_capabilities, check_release, is_at_least, memlock, raise_memlock};
 use super::settings::Settings;
@@ -28,6 +29,7 @@ pub const TO_POD: &str = "to_pod";
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    clock: KernelClock,
     edges: EdgeMap,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
@@ -52,6 +54,9 @@ impl Programs {
     pub fn load_with(settings: &Settings, kernel: KernelSettings) -> Result<Self, Error> {
         check_release()?;
         check_capabilities()?;
+        raise_memlock();
+        let clock = KernelClock::find().map_err(Error::Clock)?;
+        let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
         let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
         let edges = match ebpf.take_map("EDGES") {
             Some(Map::HashMap(data)) => EdgeMap { data },
@@ -68,6 +73,7 @@ impl Programs {
         let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
+            clock,
             edges,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
@@ -87,6 +93,11 @@ impl Programs {
     /// Every edge.
     pub const fn edges(&self) -> &EdgeMap {
         &self.edges
+    }
+
+    /// Where the programs take the time from.
+    pub(super) const fn clock(&self) -> &KernelClock {
+        &self.clock
     }
 
     /// What was lost, late or not judged.
@@ -113,11 +124,7 @@ impl Programs {
 /// A map is refused.
 pub fn open(settings: &Settings, kernel: KernelSettings, log: VerifierLogLevel) -> Result<Ebpf, Error> {
     raise_memlock();
-    let kernel = KernelSettings {
-        coarse_clock: u32::from(is_at_least(5, 11)),
-        diagnostics: u32::from(settings.kernel_log),
-        ..kernel
-    };
+    let kernel = KernelSettings { diagnostics: u32::from(settings.kernel_log), ..kernel };
     EbpfLoader::new()
         .override_global(SETTINGS, bytes_of(&kernel), true)
         .map_max_entries("EDGES", settings.edge_map_size)
