@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of a guest: loads modules, runs tests, powers off. What they say goes to the console as messages
-# of the kernel, which writes them without interrupts: a terminal on an emulated serial port may stop for ever.
+# of the kernel, which writes them without interrupts: a terminal on an emulated serial port seemed to stop for ever once.
 /bin/busybox --install -s /bin
 export PATH=/bin CI=1 HOME=/tmp
 mount -t devtmpfs none /dev
