@@ -6,6 +6,8 @@
 
 #[path = "bpf_veth/bounds.rs"]
 mod bounds;
+#[path = "bpf_veth/devices.rs"]
+mod devices;
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
 mod frames;
@@ -190,8 +192,8 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     seen.take(&mut events);
     assert_eq!(seen.edge(Direction::Egress, client.v4, 8080, Protocol::Tcp).attempts, 3, "detached");
     match means {
-        Means::Tcx => println!("proved: attached by TCX"),
-        Means::Clsact => println!("proved: attached by clsact"),
+        Means::Tcx => println!("proved: TCX"),
+        Means::Clsact => println!("proved: clsact"),
     }
     [client, server]
 }

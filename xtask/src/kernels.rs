@@ -54,8 +54,8 @@ pub struct Kernels {
     /// Run only tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
-    /// How many seconds a guest may take before it is ended
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    /// How many seconds the tests in a guest may say nothing before it is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
 }
 

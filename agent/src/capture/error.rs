@@ -20,6 +20,16 @@ pub enum Error {
         #[source]
         source: Box<aya::EbpfError>,
     },
+    #[error(
+        "the kernel refuses a map: before Linux 5.11 maps are locked memory, of which {} KiB are allowed here: allow 32 MiB or more (LimitMEMLOCK=, ulimit -l), or grant CAP_SYS_RESOURCE",
+        .limit / 1024
+    )]
+    LockedMemory {
+        /// In bytes.
+        limit: u64,
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
     #[error("the kernel's tick counter cannot be read by an eBPF program")]
     Clock(#[source] io::Error),
     #[error("the eBPF programs cannot be loaded")]

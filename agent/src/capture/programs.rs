@@ -16,7 +16,7 @@ use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 use super::bounds::Bounds;
 use super::clock::KernelClock;
 use super::error::Error;
-use super::kernel::{check_capabilities, check_release, raise_memlock};
+use super::kernel::{check_capabilities, check_release, is_at_least, memlock, raise_memlock};
 use super::settings::{Accounting, Settings};
 use super::syscall;
 
@@ -208,6 +208,11 @@ impl log::Log for ToTracing {
 fn load_error(error: aya::EbpfError, entries: u32) -> Error {
     use aya::maps::MapError;
     match error {
+        aya::EbpfError::MapError(MapError::CreateError { ref io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EPERM) && !is_at_least(5, 11) =>
+        {
+            Error::LockedMemory { limit: memlock(), source: Box::new(error) }
+        }
         aya::EbpfError::MapError(MapError::CreateError { ref name, .. }) if name == "EDGES" => {
             Error::EdgeMapRefused { entries, source: Box::new(error) }
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use netlink_packet_route::route::RouteScope;
@@ -14,6 +15,9 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 /// The addresses of the host side of every veth.
 const GATEWAY4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// How long a test may take, on an emulated machine of a busy host too.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs `test` as the host: in a thread with a network namespace of its own, which goes with it. Where the
 /// privilege is missing, that fails in CI and is said elsewhere.
@@ -31,7 +35,7 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle)
             std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
             block_on(async {
                 let handle = connect();
-                test(handle).await;
+                tokio::time::timeout(PATIENCE, test(handle)).await.expect("the test ends by itself");
             });
         });
         if let Err(panic) = host.join() {
@@ -40,11 +44,11 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle)
     });
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn connect() -> Handle {
+pub(crate) fn connect() -> Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     tokio::spawn(connection);
     handle
@@ -143,7 +147,7 @@ pub(crate) async fn route_into_the_void(host: &Handle, pod: &Pod, address: Ipv4A
     host.route().add(route).execute().await.unwrap();
 }
 
-async fn index_of(handle: &Handle, name: &str) -> u32 {
+pub(crate) async fn index_of(handle: &Handle, name: &str) -> u32 {
     let links: Vec<_> =
         handle.link().get().match_name(name.to_owned()).execute().try_collect().await.unwrap();
     links[0].header.index

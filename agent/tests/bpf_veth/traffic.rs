@@ -37,6 +37,7 @@ pub(crate) fn serve_udp(address: SocketAddr) {
 /// Connects, asks, takes the answer, closes.
 pub(crate) fn ask_tcp(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&[0; 100])?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

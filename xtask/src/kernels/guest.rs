@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::debian::Emulator;
 
 /// How many of its last lines tell how a guest ended.
-const TAIL: usize = 30;
+const TAIL: usize = 40;
 
 #[derive(Debug)]
 pub(super) struct Guest<'a> {
@@ -35,58 +35,59 @@ impl Guest<'_> {
     /// Boots it and waits until it powers itself off. Returns what its init wrote.
     ///
     /// # Errors
-    /// Where the emulator cannot be started, or the guest took too long or did not get to its end: with the tail of
-    /// what it said.
+    /// Where the emulator cannot be started, or the tests in the guest said nothing for too long or did not get to
+    /// their end: with the tail of what was said.
     pub(super) fn run(&self, patience: Duration) -> Result<String> {
         let folder = tempfile::tempdir()?;
-        let (console, results) = (folder.path().join("console"), folder.path().join("results"));
+        let console = folder.path().join("console");
         let mut command = self.emulator.command();
         // Emulated in software: nested or foreign hardware may hang, and not every machine has any.
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        for file in [&console, &results] {
-            command.arg("-serial").arg(format!("file:{}", file.display()));
-        }
+        command.arg("-serial").arg(format!("file:{}", console.display()));
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs.path());
         // A panic reboots, which ends the emulator. Watchdogs mistake a slow emulator for a hang.
         command.args([
             "-append",
-            "console=ttyS0 panic=-1 loglevel=4 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
+            "console=ttyS0 panic=-1 loglevel=4 printk.devkmsg=on nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
         ]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let started = Instant::now();
         let mut emulator = Ended(command.spawn().context("the emulator cannot be started")?);
+        let mut heard = (0, Instant::now());
         let status = loop {
+            let said = fs::metadata(&console).map_or(0, |file| file.len());
+            if said != heard.0 {
+                heard = (said, Instant::now());
+            }
             match emulator.0.try_wait()? {
                 Some(status) => break Some(status),
-                None if started.elapsed() > patience => break None,
+                None if heard.1.elapsed() > patience => break None,
                 None => sleep(Duration::from_millis(100)),
             }
         };
-        let text =
-            |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "");
-        let (console, results) = (text(&console), text(&results));
+        let text = fs::read(&console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).replace('\r', "");
         let Some(status) = status else {
-            bail!(
-                "it did not end within {} s and was ended\n{}",
-                patience.as_secs(),
-                tail(&console, &results)
-            );
+            bail!("it said nothing for {} s and was ended\n{}", patience.as_secs(), tail(&text));
         };
+        let results = results(&text);
         if !results.lines().any(|line| line == "== done") {
             let said = emulator.0.stderr.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
-            bail!("it ended ({status}) before its tests did\n{}{}", said, tail(&console, &results));
+            bail!("it ended ({status}) before its tests did\n{}{}", said, tail(&text));
         }
         Ok(results)
     }
 }
 
-fn tail(console: &str, results: &str) -> String {
-    let last = |text: &str| {
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL)..].join("\n")
-    };
-    format!("its tests said last:\n{}\nits console said last:\n{}", last(results), last(console))
+/// What its init said, without what marks it among the kernel's messages: `[   12.345678] guest: …`.
+fn results(console: &str) -> String {
+    let said = console.lines().filter_map(|line| Some(line.split_once("] guest: ")?.1));
+    said.flat_map(|line| [line, "\n"]).collect()
+}
+
+fn tail(console: &str) -> String {
+    let lines: Vec<_> = console.lines().collect();
+    format!("its console said last:\n{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"))
 }
 
 #[cfg(test)]
@@ -94,9 +95,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_has_the_last_lines_of_both() {
+    fn what_the_tests_said_is_told_from_what_the_kernel_says() {
+        let console =
+            "[    1.5] Linux\n[   12.5] guest: == begin a 12.5\n[   13.0] guest: \n[   13.5] oops\n";
+        assert_eq!(results(console), "== begin a 12.5\n\n");
+    }
+
+    #[test]
+    fn a_tail_has_the_last_lines() {
         let many: String = (0..100).map(|number| format!("line {number}\n")).collect();
-        let tail = tail("panic\n", &many);
-        assert!(tail.contains("line 99") && !tail.contains("line 69") && tail.ends_with("panic"));
+        assert!(tail(&many).ends_with("line 99") && !tail(&many).contains("line 59\n"));
     }
 }

@@ -197,7 +197,7 @@ async fn unknown_parameters_and_values_are_named() {
         ("verdict=denied", "verdict", "\"denied\" is none of Allow, Deny, Unknown"),
         ("scenario=staged", "scenario", "\"staged\" is none of enforced, default-deny"),
         ("direction=up", "direction", "\"up\" is none of egress, ingress"),
-        ("cause=weather", "cause", "unknown variant `weather`, expected one of `dns`, `metrics`,"),
+        ("cause=weather", "cause", "unknown variant `weather`, expected one of `dns`,"),
         ("port=70000", "port", "\"70000\" is not a port, 0 to 65535"),
         ("protocol=quic", "protocol", "\"quic\" is none of TCP, UDP, SCTP, ICMP, ICMPv6"),
         ("workload=a/b/c/d", "workload", "\"a/b/c/d\" is none of name, kind/name, namespace/kind/name"),
