@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
-use crate::capture::{Capture, Event, Folding};
+use crate::capture::{Capture, Event, Folding, Status};
 use crate::cluster::folding::Keyed;
 use crate::history::file::Header;
 use crate::model::edge::Observation;
@@ -28,7 +28,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::readings;
+use super::readings::{Told, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -231,8 +231,11 @@ impl AuditTask {
 
     fn publish(&self) {
         let losses = self.losses();
+        let Status { late, left, evicted, .. } = self.capture.status();
+        let told = Told { late, left, evicted };
+        let policies = self.policies.clone();
         let readings =
-            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+            readings(&self.auditor, losses, &told, policies, self.since, self.cluster_gate.is_open());
         self.published.store(Arc::new(readings));
     }
 
@@ -249,6 +252,15 @@ impl AuditTask {
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
+    }
+
+    /// What the head of every report says besides losses.
+    fn warnings(&self) -> Vec<String> {
+        let late = self.capture.status().late;
+        let late = (late > 0).then(|| {
+            format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
+        });
+        self.warnings.iter().cloned().chain(late).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -276,7 +288,7 @@ impl AuditTask {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
@@ -297,7 +309,7 @@ impl AuditTask {
             losses,
             unobserved,
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
         };
         let edges = self.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
         Recorded { header, edges }
@@ -314,7 +326,7 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             edges: self.auditor.ledger().len() as u64,
         }
     }
