@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
-use dryfence::capture::programs::{FROM_POD, Programs, names};
+use dryfence::capture::programs::{FROM_POD, Programs, TO_POD, names};
 use dryfence::capture::{Accounting, Folding, Settings};
 use dryfence_common::packet::{TCP, UDP};
 use frames::{ACK, SYN, Tcp, frame};
@@ -150,6 +150,12 @@ fn main() {
     let not_ip = frames::ethernet(0x0806, &[0; 28]);
     for opening in [&syn, &tcp(40000, SYN, 1, true), &udp, &outside(SYN)] {
         run(&mut programs, FROM_POD, opening, 1);
+    }
+    // The other end was heard, as on any interface that shows both ways.
+    for [client, server] in [["192.0.2.10", "192.0.2.20"], ["2001:db8::10", "2001:db8::20"]] {
+        let [client, server]: [IpAddr; 2] = [client, server].map(|text| text.parse().unwrap());
+        let segment = Tcp { source: 80, destination: 40000, sequence: 1, acknowledged: 2, flags: SYN | ACK };
+        run(&mut programs, TO_POD, &frame(server, client, TCP, &segment.with(0)), 1);
     }
     let [sampled, _] = names(Accounting::Sampled);
     let [passed_over, _] = names(Accounting::Off);
