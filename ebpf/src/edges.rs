@@ -336,21 +336,21 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn opened(&self) -> u64 {
+    fn opened(self) -> u64 {
         // SAFETY: the map's value is valid while the program runs; aligned 64-bit loads do not tear.
         unsafe { (&raw const (*self.0).opened).read_volatile() }
     }
 
     /// Whether the responder was ever heard here.
     #[inline(always)]
-    fn was_heard(&self) -> bool {
+    fn was_heard(self) -> bool {
         // SAFETY: as in `opened`.
         unsafe { (&raw const (*self.0).packets_to_initiator).read_volatile() != 0 }
     }
 
     /// Whether a datagram now still belongs to what was said before, as conntrack sees it.
     #[inline(always)]
-    fn is_active(&self, at: u64) -> bool {
+    fn is_active(self, at: u64) -> bool {
         // SAFETY: as in `opened`.
         let (to_responder, to_initiator) = unsafe {
             (
@@ -371,14 +371,14 @@ impl Edge {
     /// A datagram from the initiator. A time as `attempt` is one only after silence; anything else says which
     /// target of an overflow edge it goes to.
     #[inline(always)]
-    fn request(&self, attempt: u64, arrival: &Arrival) {
+    fn request(self, attempt: u64, arrival: &Arrival) {
         if attempt != arrival.at || !self.is_active(arrival.at) {
             self.attempt_once(attempt);
         }
     }
 
     #[inline(always)]
-    fn attempt_once(&self, attempt: u64) {
+    fn attempt_once(self, attempt: u64) {
         let value = self.0;
         if self.opened() != attempt {
             // SAFETY: as in `opened`.
@@ -390,7 +390,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn accept_once(&self, attempt: u64) {
+    fn accept_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
             unsafe { add(&raw mut (*self.0).accepted, 1) };
@@ -398,7 +398,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn refuse_once(&self, attempt: u64) {
+    fn refuse_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
             unsafe { add(&raw mut (*self.0).refused, 1) };
@@ -407,7 +407,7 @@ impl Edge {
 
     /// Notes that an attempt was answered; false if it was already.
     #[inline(always)]
-    fn answer(&self, attempt: u64) -> bool {
+    fn answer(self, attempt: u64) -> bool {
         // SAFETY: as in `opened`.
         unsafe {
             let answered = &raw mut (*self.0).answered;
@@ -420,7 +420,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn to_responder(&self, arrival: &Arrival) {
+    fn to_responder(self, arrival: &Arrival) {
         let value = self.0;
         // SAFETY: as in `opened`. The time is a plain store: the last of two CPUs wins, both are right.
         unsafe {
@@ -431,7 +431,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn to_initiator(&self, arrival: &Arrival) {
+    fn to_initiator(self, arrival: &Arrival) {
         let value = self.0;
         // SAFETY: as in `to_responder`.
         unsafe {

@@ -18,7 +18,7 @@ use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Folding};
+use crate::capture::{Capture, Event, Folding, Status};
 use crate::cluster::folding::Keyed;
 use crate::history::file::Header;
 use crate::model::edge::Observation;
@@ -30,7 +30,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::readings;
+use super::readings::{Told, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -252,8 +252,11 @@ impl AuditTask {
 
     fn publish(&self) {
         let losses = self.losses();
+        let Status { late, left, evicted, .. } = self.capture.status();
+        let told = Told { late, left, evicted };
+        let policies = self.policies.clone();
         let readings =
-            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+            readings(&self.auditor, losses, &told, policies, self.since, self.cluster_gate.is_open());
         self.published.store(Arc::new(readings));
     }
 
@@ -270,6 +273,15 @@ impl AuditTask {
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
+    }
+
+    /// What the head of every report says besides losses.
+    fn warnings(&self) -> Vec<String> {
+        let late = self.capture.status().late;
+        let late = (late > 0).then(|| {
+            format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
+        });
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -290,10 +302,6 @@ impl AuditTask {
             description: scenario.to_string(),
         };
         self.auditor.settings().scenarios.iter().map(record).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.warnings.iter().cloned().chain(self.nat.warning()).collect()
     }
 
     fn edge_list(&mut self) -> EdgeList {

@@ -9,10 +9,19 @@ use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
 
+/// What capture counts that is no loss.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    pub(super) late: u64,
+    pub(super) left: u64,
+    pub(super) evicted: u64,
+}
+
 /// The figures as they are now.
 pub(super) fn readings(
     auditor: &Auditor,
     losses: Vec<LossRecord>,
+    capture: &Told,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
     is_synced: bool,
@@ -52,6 +61,8 @@ pub(super) fn readings(
         }),
         edges: sorted(edges, |key| *key).into_iter().map(|((name, verdict), n)| (name, verdict, n)).collect(),
         losses,
+        late_edges: capture.late,
+        edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),
         window_gap: std::time::Duration::ZERO,
