@@ -6,14 +6,18 @@
 
 mod attach;
 mod error;
+mod filters;
+mod follow;
 mod interfaces;
 mod kernel;
+mod lock;
 mod losses;
 pub mod programs;
 mod readings;
 mod settings;
 mod syscall;
 mod task;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,20 +26,27 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use attach::Means;
 pub use error::Error;
+pub use filters::Removed;
+pub use lock::Holder;
 pub use losses::Status;
 pub use settings::{Attach, InvalidPattern, Pattern, Settings};
 
 use crate::model::edge::{IfIndex, Observation};
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
+use crate::model::unobserved::Unobserved;
 
-/// The host side of a pod's interface, on which the programs are.
+/// The host side of a pod's interface, on which the programs are: of a veth, or the primary of a netkit pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     pub index: IfIndex,
     pub name: String,
     /// When it was first seen.
     pub since: Timestamp,
+    /// This namespace's id of the pod's network namespace: what socket lookups in it are told.
+    pub netns_id: i32,
+    /// Its `ARPHRD_*` number: what its packets begin with.
+    pub device_type: u16,
     /// Addresses of which a host route (/32, /128) points at it, in order. Pods on a bridge have none.
     pub routed: Vec<IpAddr>,
 }
@@ -45,6 +56,8 @@ pub struct Interface {
 pub enum Event {
     /// An interface is watched, or what is routed to it changed. Comes before any observation of it.
     Interface(Interface),
+    /// An interface leads to a pod and is not watched; told again when that changes.
+    Unwatched { index: IfIndex, routed: Vec<IpAddr>, reason: Unobserved },
     /// An interface is gone or no longer watched. Comes after the last observation of it.
     InterfaceGone { index: IfIndex, at: Timestamp },
     /// What was counted between two readings; every one is told, also when nothing was counted.
@@ -95,6 +108,17 @@ impl Capture {
     /// How capture is doing, beside losses.
     pub fn status(&self) -> Status {
         self.losses.status()
+    }
+
+    /// Removes what an agent left on interfaces of the network namespace it is called in: one that was killed while
+    /// it attached by clsact. Whatever else it had went with it. Doing it again removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// An agent runs here, or the kernel refuses.
+    pub fn clean_up() -> Result<Vec<Removed>, Error> {
+        let _lock = lock::Lock::take()?;
+        filters::Filters::open().and_then(|mut filters| filters.sweep()).map_err(Error::Sweep)
     }
 
     async fn order(&self, order: fn(oneshot::Sender<()>) -> task::Order) {

@@ -13,4 +13,5 @@ pub mod role;
 pub mod scenario;
 pub mod selector;
 pub mod time;
+pub mod unobserved;
 pub mod verdict;

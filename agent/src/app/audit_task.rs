@@ -133,6 +133,7 @@ impl AuditTask {
             Event::Interface(interface) => {
                 self.auditor.interface(interface.index, interface.since, interface.routed, now);
             }
+            Event::Unwatched { index, routed, reason } => self.auditor.unwatched(index, routed, reason),
             Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
             Event::Read { observations, .. } => self.observe(&observations, now),
         }
@@ -149,6 +150,7 @@ impl AuditTask {
         self.recorder.forget_all_but(&self.auditor.workloads());
         self.warnings = warnings;
         self.warnings.extend(self.unknown_node());
+        self.warnings.extend(self.killed_before());
         self.policies = policies;
         self.rejudge().await;
         self.cluster_gate.open();
@@ -170,6 +172,17 @@ impl AuditTask {
             );
             warn!(%node, "no Node and no pod has this node's name");
             warning
+        })
+    }
+
+    /// Whoever reads the window should know why it begins where it does.
+    fn killed_before(&self) -> Option<String> {
+        let left = self.capture.status().swept;
+        (left > 0).then(|| {
+            format!(
+                "an agent before this one did not exit cleanly (it left {left} filters, which were removed): nothing is known of the time before {}",
+                self.since
+            )
         })
     }
 
@@ -199,8 +212,15 @@ impl AuditTask {
 
     fn publish(&self) {
         let losses = self.losses();
-        let readings =
-            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+        let gap = self.capture.status().gap;
+        let readings = readings(
+            &self.auditor,
+            losses,
+            self.policies.clone(),
+            self.since,
+            gap,
+            self.cluster_gate.is_open(),
+        );
         self.published.store(Arc::new(readings));
     }
 

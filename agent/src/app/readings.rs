@@ -1,5 +1,7 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 
 use crate::audit::auditor::Auditor;
@@ -15,6 +17,7 @@ pub(super) fn readings(
     losses: Vec<LossRecord>,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
+    gap: Duration,
     is_synced: bool,
 ) -> Readings {
     let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
@@ -54,8 +57,12 @@ pub(super) fn readings(
         losses,
         policies,
         window_start: Some(since),
-        window_gap: std::time::Duration::ZERO,
-        pods_unobserved: vec![("no-interface", auditor.unobserved().len() as u64)],
+        window_gap: gap,
+        pods_unobserved: auditor
+            .unobserved_by_reason()
+            .into_iter()
+            .map(|(reason, pods)| (reason.as_str(), pods))
+            .collect(),
         watches: vec![("manifests", is_synced)],
     }
 }

@@ -1,5 +1,6 @@
 //! The auditor: takes observations and news of the cluster in order, and keeps the judged ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -20,6 +21,7 @@ use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, SegmentMapRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
+use crate::model::unobserved::Unobserved;
 use crate::model::verdict::UnknownReason;
 
 /// What an auditor is told at start.
@@ -124,6 +126,11 @@ impl Auditor {
     ) {
         self.bindings.seen(index, since, routed);
         self.bind_routes(now);
+    }
+
+    /// An interface leads to a pod and is not watched.
+    pub fn unwatched(&mut self, index: IfIndex, routed: Vec<std::net::IpAddr>, reason: Unobserved) {
+        self.bindings.unwatched(index, routed, reason);
     }
 
     /// An interface is gone.
@@ -277,6 +284,19 @@ impl Auditor {
                 && !self.bindings.is_observed(pod)
         };
         self.index.pods_on(node).into_iter().filter(unseen).collect()
+    }
+
+    /// How many pods of this node are not observed, for each reason there is.
+    pub fn unobserved_by_reason(&self) -> Vec<(Unobserved, u64)> {
+        let mut counts: BTreeMap<Unobserved, u64> = Unobserved::ALL.map(|reason| (reason, 0)).into();
+        let node = self.settings.node.as_deref();
+        let in_host_network = node.map_or_else(Vec::new, |node| self.index.pods_on(node));
+        let in_host_network = in_host_network.iter().filter(|pod| pod.host_network && !pod.from_template);
+        counts.insert(Unobserved::HostNetwork, in_host_network.count() as u64);
+        for pod in self.unobserved() {
+            *counts.entry(self.bindings.why_unobserved(&pod)).or_default() += 1;
+        }
+        counts.into_iter().collect()
     }
 
     /// The workloads that have pods now, so that metrics of others can go.

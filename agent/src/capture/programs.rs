@@ -94,6 +94,15 @@ impl Programs {
         program(&mut self.ebpf, name)
     }
 
+    /// The descriptor of one of the programs, to attach it by.
+    pub(super) fn descriptor(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let error = |source| Error::Program { program: name, source: Box::new(source) };
+        match self.ebpf.program(name) {
+            Some(program) => Ok(program.fd().map_err(error)?.as_fd()),
+            None => Err(error(ProgramError::UnexpectedProgramType)),
+        }
+    }
+
     /// Every edge.
     pub const fn edges(&self) -> &EdgeMap {
         &self.edges

@@ -129,6 +129,6 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     );
     let in_force: Vec<_> = report.segments.maps.iter().map(|map| (map.map.as_str(), map.in_force)).collect();
     assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
-    let figures = readings(&auditor, Vec::new(), policies, at(2), true);
+    let figures = readings(&auditor, Vec::new(), policies, at(2), Duration::ZERO, true);
     assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
 }
