@@ -16,7 +16,7 @@ use tracing::info;
 
 use self::audit_task::{Asker, AuditTask, Inputs, MetricsRecorder};
 use crate::audit::auditor::Auditor;
-use crate::capture::Capture;
+use crate::capture::{Capture, Lock};
 use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
 use crate::cluster::index::Index;
 use crate::model::time::Timestamp;
@@ -30,6 +30,8 @@ use crate::serve::{api, health};
 /// # Errors
 /// One sentence of what kept a part from starting, or ended it.
 pub async fn run(args: AgentArgs) -> Result<()> {
+    // Before anything that a second agent on the node would disturb, or fail at with a less telling message.
+    let lock = Lock::take()?;
     let gates = Gates::default();
     let (capture_gate, cluster_gate) = (gates.gate("capture"), gates.gate("cluster"));
     let published = Arc::new(ArcSwap::from_pointee(Readings::default()));
@@ -41,7 +43,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
 
     let index = start_index(&args.source);
     let news = source::follow(args.source.manifests, args.source.namespace)?;
-    let (capture, seen) = Capture::start(args.capture).await?;
+    let (capture, seen) = Capture::start_with(lock, args.capture).await?;
     let (capture, since) = (Arc::new(capture), Timestamp::now());
     capture_gate.open();
     let audit = AuditTask {

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use attach::Means;
 pub use error::Error;
 pub use filters::Removed;
-pub use lock::Holder;
+pub use lock::{Holder, Lock};
 pub use losses::Status;
 pub use settings::{Attach, InvalidPattern, Pattern, Settings};
 
@@ -80,9 +80,18 @@ impl Capture {
     /// What keeps capture from working at all. An interface that cannot be attached to is none: it is in
     /// [`Status::failed`].
     pub async fn start(settings: Settings) -> Result<(Self, mpsc::Receiver<Event>), Error> {
+        Self::start_with(Lock::take()?, settings).await
+    }
+
+    /// The same for who has taken the namespace's lock before, to be refused before anything else is begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Capture::start`].
+    pub async fn start_with(lock: Lock, settings: Settings) -> Result<(Self, mpsc::Receiver<Event>), Error> {
         let (order_sender, orders) = mpsc::channel(16);
         let (events, event_receiver) = mpsc::channel(64);
-        let task = task::Task::new(settings, events).await?;
+        let task = task::Task::new(lock, settings, events).await?;
         let losses = task.losses();
         tokio::spawn(task.run(orders));
         Ok((Self { orders: order_sender, losses }, event_receiver))
@@ -117,7 +126,7 @@ impl Capture {
     ///
     /// An agent runs here, or the kernel refuses.
     pub fn clean_up() -> Result<Vec<Removed>, Error> {
-        let _lock = lock::Lock::take()?;
+        let _lock = Lock::take()?;
         filters::Filters::open().and_then(|mut filters| filters.sweep()).map_err(Error::Sweep)
     }
 

@@ -16,13 +16,17 @@ const NAME: &[u8] = b"dryfence-agent";
 
 /// While it lives, nobody else captures in the network namespace in which it was taken.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     listener: UnixListener,
 }
 
 impl Lock {
     /// Takes it, for the network namespace of the calling thread.
-    pub(super) fn take() -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Another process holds it: the error says which.
+    pub fn take() -> Result<Self, Error> {
         let listener = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixListener::bind_addr(&name));
         let listener = match listener {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -55,8 +55,11 @@ pub(super) struct Task {
 
 impl Task {
     /// Loads the programs and attaches them to what is there now.
-    pub(super) async fn new(settings: Settings, events: mpsc::Sender<Event>) -> Result<Self, Error> {
-        let lock = Lock::take()?;
+    pub(super) async fn new(
+        lock: Lock,
+        settings: Settings,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, Error> {
         let means = Means::choose(settings.attach)?;
         let mut programs = Programs::load(&settings)?;
         let logger = programs.take_log().map(|log| AbortOnDropHandle(tokio::spawn(pass_on(log))));
