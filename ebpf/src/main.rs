@@ -17,6 +17,7 @@ mod skb;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use dryfence_common::packet::Link;
 
 use crate::record::{Side, record};
 
@@ -24,7 +25,7 @@ use crate::record::{Side, record};
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::FromPod);
+    record(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -32,7 +33,23 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::ToPod);
+    record(&ctx, Side::ToPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// As `from_pod`, on a device without link layer: netkit in L3 mode.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_ip(ctx: TcContext) -> i32 {
+    record(&ctx, Side::FromPod, Link::Ip);
+    TC_ACT_UNSPEC
+}
+
+/// As `to_pod`, on a device without link layer.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_ip(ctx: TcContext) -> i32 {
+    record(&ctx, Side::ToPod, Link::Ip);
     TC_ACT_UNSPEC
 }
 

@@ -19,8 +19,8 @@ pub(crate) enum Side {
 
 /// Records one packet. Whatever happens, the packet goes on.
 #[inline(always)]
-pub(crate) fn record(ctx: &TcContext, side: Side) {
-    match parse(&Skb::new(ctx), Link::Ethernet) {
+pub(crate) fn record(ctx: &TcContext, side: Side, link: Link) {
+    match parse(&Skb::new(ctx), link) {
         Ok(packet) => account(ctx, side, &packet),
         Err(counter) => {
             count(counter, 1);

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::filters::{Filters, Removed, Seat, Side};
 use super::interfaces::{Kind, Link};
 use super::kernel;
-use super::programs::{FROM_POD, Programs, TO_POD};
+use super::programs::{FROM_POD, FROM_POD_IP, Programs, TO_POD, TO_POD_IP};
 use super::settings::Attach;
 use super::syscall::{self, Hook};
 
@@ -39,8 +39,11 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub(super) fn of(programs: &'a Programs) -> Result<Self, AttachError> {
-        Ok(Self { from_pod: programs.descriptor(FROM_POD)?, to_pod: programs.descriptor(TO_POD)? })
+    /// Those that read what the packets of an interface begin with.
+    pub(super) fn of(programs: &'a Programs, link: &Link) -> Result<Self, AttachError> {
+        let (from_pod, to_pod) =
+            if link.has_link_layer() { (FROM_POD, TO_POD) } else { (FROM_POD_IP, TO_POD_IP) };
+        Ok(Self { from_pod: programs.descriptor(from_pod)?, to_pod: programs.descriptor(to_pod)? })
     }
 }
 

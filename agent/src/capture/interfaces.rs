@@ -62,6 +62,11 @@ impl Link {
         Some(link)
     }
 
+    /// Whether its packets begin with an Ethernet header; else they begin with IP's.
+    pub(super) const fn has_link_layer(&self) -> bool {
+        self.device_type != libc::ARPHRD_NONE
+    }
+
     /// The namespace to which it leads, if it is the host side of a device whose other end is elsewhere.
     pub(super) const fn leads_to(&self) -> Option<i32> {
         if matches!(self.kind, Kind::Other) { None } else { self.netns_id }

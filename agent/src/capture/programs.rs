@@ -24,6 +24,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dr
 pub const FROM_POD: &str = "from_pod";
 /// The program that reads packets to the pod.
 pub const TO_POD: &str = "to_pod";
+/// As [`FROM_POD`], for devices without link layer.
+pub const FROM_POD_IP: &str = "from_pod_ip";
+/// As [`TO_POD`], for devices without link layer.
+pub const TO_POD_IP: &str = "to_pod_ip";
 
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
@@ -69,7 +73,7 @@ impl Programs {
         };
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
-        for name in [FROM_POD, TO_POD] {
+        for name in [FROM_POD, TO_POD, FROM_POD_IP, TO_POD_IP] {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;

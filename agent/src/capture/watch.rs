@@ -300,7 +300,7 @@ impl Watcher {
     fn watch(&mut self, index: u32, programs: &Programs) {
         let Some(link) = self.links.get(&index) else { return };
         let Some(interface) = self.describe(link, Timestamp::now()) else { return };
-        match Pair::of(programs).and_then(|programs| self.attacher.attach(link, programs)) {
+        match Pair::of(programs, link).and_then(|programs| self.attacher.attach(link, programs)) {
             Ok(attachment) => {
                 let mut counts = self.losses.counts();
                 counts.failed.remove(&link.name);
@@ -339,7 +339,7 @@ impl Watcher {
         let Some(Watched { interface, attachment, intact_at }) = self.watched.remove(&index) else { return };
         // Of two filters one may be left.
         self.attacher.detach(attachment);
-        match Pair::of(programs).and_then(|programs| self.attacher.attach(link, programs)) {
+        match Pair::of(programs, link).and_then(|programs| self.attacher.attach(link, programs)) {
             Ok(attachment) => {
                 let unseen = intact_at.elapsed();
                 tracing::warn!(
