@@ -126,7 +126,7 @@ async fn until(lives: &mut Lives, events: &mut Receiver<Event>, condition: impl 
 
 /// Hundreds of pods with the same few indices, names and addresses, ten at a time.
 async fn pods_come_and_go(host: Handle, settings: Settings) {
-    const ROUNDS: u32 = 20;
+    const ROUNDS: u32 = 15;
     let server = Pod::new(&host, 250).await;
     let target = SocketAddr::new(server.v4, PORT);
     server.namespace.run(move || serve_udp(target)).await;
@@ -380,7 +380,7 @@ fn traffic_passes_unharmed_while_capture_starts_stops_and_is_refused() {
         with_qdiscs().await;
         let conversation = Conversation::begin(&client.namespace, target).await;
         for settings in [manual(), clsact()] {
-            for _ in 0..5 {
+            for _ in 0..3 {
                 let (capture, _events) = start(settings.clone()).await;
                 conversation.goes_on().await;
                 capture.stop().await;

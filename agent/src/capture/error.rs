@@ -30,6 +30,14 @@ pub enum Error {
         #[source]
         source: Box<aya::EbpfError>,
     },
+    #[error(
+        "the kernel refuses memory for map {map}: before Linux 5.11 maps count as locked memory; raise that limit, or grant CAP_SYS_RESOURCE"
+    )]
+    LockedMemory {
+        map: String,
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
     #[error("the eBPF programs cannot be loaded")]
     Load(#[source] Box<aya::EbpfError>),
     #[error("the kernel does not accept the eBPF program {program}")]

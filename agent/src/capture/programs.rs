@@ -163,6 +163,11 @@ fn load_error(error: aya::EbpfError, entries: u32) -> Error {
         aya::EbpfError::MapError(MapError::CreateError { ref name, .. }) if name == "EDGES" => {
             Error::EdgeMapRefused { entries, source: Box::new(error) }
         }
+        aya::EbpfError::MapError(MapError::CreateError { ref name, ref io_error, .. })
+            if !is_at_least(5, 11) && io_error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            Error::LockedMemory { map: name.clone(), source: Box::new(error) }
+        }
         error => Error::Load(Box::new(error)),
     }
 }
