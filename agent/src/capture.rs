@@ -5,6 +5,7 @@
 //! the events is slow, readings come later and lose nothing.
 
 mod attach;
+mod clock;
 mod error;
 mod filters;
 mod follow;

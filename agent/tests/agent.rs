@@ -214,7 +214,7 @@ fn pods_that_come_and_go_leave_no_descriptor_behind() {
         let mut agent = Daemon::start(&[], Privileges::All);
         agent.is_watching().await;
         let mut after_first = None;
-        for _ in 0..10 {
+        for _ in 0..4 {
             let mut pods = Vec::new();
             for number in 10..20 {
                 pods.push(Pod::new(&host, number).await);

@@ -126,7 +126,7 @@ async fn until(lives: &mut Lives, events: &mut Receiver<Event>, condition: impl 
 
 /// Hundreds of pods with the same few indices, names and addresses, ten at a time.
 async fn pods_come_and_go(host: Handle, settings: Settings) {
-    const ROUNDS: u32 = 15;
+    const ROUNDS: u32 = 10;
     let server = Pod::new(&host, 250).await;
     let target = SocketAddr::new(server.v4, PORT);
     server.namespace.run(move || serve_udp(target)).await;
@@ -180,7 +180,7 @@ async fn interfaces_vanish(host: Handle, settings: Settings) {
     let churn = std::thread::spawn(|| {
         block_on(async {
             let host = connect();
-            for _ in 0..60 {
+            for _ in 0..40 {
                 for pod in [Pod::new(&host, 30).await, Pod::new(&host, 31).await] {
                     pod.end(&host).await;
                 }

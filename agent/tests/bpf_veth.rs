@@ -2,6 +2,7 @@
 //! what was sent.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+#![expect(clippy::print_stdout, reason = "what a test proves on a kernel is read by `cargo xtask kernels`")]
 
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
@@ -15,7 +16,7 @@ mod traffic;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dryfence::capture::{Attach, Capture, Event, Means, Settings};
 use dryfence::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, Protocol};
@@ -23,7 +24,10 @@ use futures::TryStreamExt as _;
 use netns::{Pod, in_own_namespace, route_into_the_void};
 use rtnetlink::Handle;
 use tokio::sync::mpsc::Receiver;
-use traffic::{ask_tcp, ask_udp, dropped, hammer, ping, send_frame, serve_tcp, serve_udp, without_ipv6};
+use traffic::{
+    PATIENCE, ask_tcp, ask_udp, dropped, hammer, ping, repeated_syns, send_frame, serve_tcp, serve_udp,
+    without_ipv6,
+};
 
 /// What capture told, summed up by edge.
 #[derive(Default)]
@@ -119,12 +123,14 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
             })
             .await;
     }
-    client
+    let syns = client
         .namespace
         .run(move || {
+            let before = repeated_syns();
             // Long enough for one retransmit of the SYN, after a second.
             let patience = Duration::from_millis(1500);
             TcpStream::connect_timeout(&SocketAddr::new(void.into(), 80), patience).unwrap_err();
+            1 + repeated_syns() - before
         })
         .await;
     capture.read().await;
@@ -140,7 +146,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
             assert!(accepted.bytes_to_responder >= 3 * 100 && accepted.bytes_to_initiator >= 3 * 200);
             let refused = seen.edge(direction, local, 81, Protocol::Tcp);
             assert_eq!((refused.attempts, refused.accepted, refused.refused), (2, 0, 2));
-            assert_eq!((refused.packets_to_responder, refused.packets_to_initiator), (2, 2));
+            assert!(refused.packets_to_responder >= 2 && refused.packets_to_initiator >= 2);
             let udp = seen.edge(direction, local, 5353, Protocol::Udp);
             let expected = Counters {
                 attempts: 1,
@@ -169,7 +175,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     }
     let unanswered = seen.edge(Direction::Egress, client.v4, 80, Protocol::Tcp);
     assert_eq!((unanswered.attempts, unanswered.accepted, unanswered.refused), (1, 0, 0));
-    assert_eq!((unanswered.packets_to_responder, unanswered.packets_to_initiator), (2, 0));
+    assert_eq!((unanswered.packets_to_responder, unanswered.packets_to_initiator), (syns, 0));
     assert!(seen.edges.values().all(|(_, last)| last.fully_visible), "{:#?}", seen.edges);
     assert_eq!(seen.edges.len(), 2 * 2 * 4 + 2, "no edge that nobody made: {:#?}", seen.edges);
     assert_eq!(capture.losses(), []);
@@ -183,6 +189,10 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     client.namespace.run(move || ask_tcp(target).unwrap()).await;
     seen.take(&mut events);
     assert_eq!(seen.edge(Direction::Egress, client.v4, 8080, Protocol::Tcp).attempts, 3, "detached");
+    match means {
+        Means::Tcx => println!("proved: attached by TCX"),
+        Means::Clsact => println!("proved: attached by clsact"),
+    }
     [client, server]
 }
 
@@ -229,6 +239,8 @@ fn two_cpus_on_one_edge_lose_nothing() {
         let dropped = client
             .namespace
             .run(move || {
+                // Until the neighbours on the way are found, packets wait, and the last ones of many give way.
+                ping(target.ip(), 1);
                 // Whatever else the interface dropped, or drops meanwhile, is not the hammer's.
                 without_ipv6();
                 let before = dropped("vpeer10");
@@ -274,14 +286,15 @@ fn interfaces_come_and_go() {
 }
 
 async fn until(seen: &mut Seen, events: &mut Receiver<Event>, condition: impl Fn(&Seen) -> bool) {
-    for _ in 0..500 {
+    let waiting = Instant::now();
+    while waiting.elapsed() < PATIENCE {
         seen.take(events);
         if condition(seen) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("waited five seconds in vain: {:#?} {:?}", seen.interfaces, seen.gone);
+    panic!("waited {PATIENCE:?} in vain: {:#?} {:?}", seen.interfaces, seen.gone);
 }
 
 #[test]
@@ -340,7 +353,7 @@ fn headers_outside_the_linear_part_are_read_and_the_packet_passes_whole() {
             assert_eq!((edge.packets_to_responder, edge.bytes_to_responder), (1, 20 + 8 + 5000));
         }
         let mut buffer = [0; 9000];
-        inbox.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        inbox.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(inbox.recv(&mut buffer).unwrap(), 5000);
         assert_eq!(capture.losses(), []);
     });

@@ -37,7 +37,8 @@ const _: () = {
     assert!(core::mem::offset_of!(EdgeKey, flags) == 39);
 };
 
-/// What was counted on an edge. Cumulative: reading never resets it. Times are nanoseconds of `CLOCK_MONOTONIC`.
+/// What was counted on an edge. Cumulative: reading never resets it. Times are nanoseconds of the
+/// programs' clock: see [`Settings::tick_nanos`](crate::settings::Settings::tick_nanos).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EdgeValue {
@@ -89,7 +90,7 @@ pub const fn attempt(client_port: u16, number: u32) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewEdge {
     pub key: EdgeKey,
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// Nanoseconds of the programs' clock.
     pub at: u64,
 }
 

@@ -13,10 +13,12 @@ pub struct Settings {
     pub datagram_timeout: u64,
     /// The same once both sides spoke. Linux: `nf_conntrack_udp_timeout_stream`, 120 s.
     pub datagram_stream_timeout: u64,
-    /// 1: the kernel has `bpf_ktime_get_coarse_ns` (Linux 5.11, commit d05512618056).
-    pub coarse_clock: u32,
+    /// Nanoseconds of a kernel tick (jiffy): times are its count times this. 0: they are `CLOCK_MONOTONIC`, and cost
+    /// more.
+    pub tick_nanos: u64,
     /// 1: log rare events through aya-log.
     pub diagnostics: u32,
+    pub padding: u32,
 }
 
 impl Settings {
@@ -24,9 +26,10 @@ impl Settings {
     pub const DEFAULT: Self = Self {
         datagram_timeout: 30_000_000_000,
         datagram_stream_timeout: 120_000_000_000,
-        coarse_clock: 0,
+        tick_nanos: 0,
         diagnostics: 0,
+        padding: 0,
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 24 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 32 && align_of::<Settings>() == 8);

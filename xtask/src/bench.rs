@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, measured by running what is shipped.
 
+mod node;
 mod preview;
 
 use std::fmt::Write as _;
@@ -27,6 +28,10 @@ enum What {
     Capture,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
+    /// What compiling policies and following pods costs, and how that grows with the cluster
+    Judge,
+    /// What the agent costs a node: CPU, memory, and what traffic loses to being watched; needs root
+    Node,
     /// `dryfence preview`: a million recorded edges against 500 policies
     Preview,
 }
@@ -45,7 +50,9 @@ impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
             What::Capture => capture(),
+            What::Judge => judge(),
             What::Explain(explain) => explain.run(),
+            What::Node => node::run(),
             What::Preview => preview::run(),
         }
     }
@@ -56,6 +63,13 @@ fn capture() -> Result<()> {
     let mut cargo = tools::cargo()?;
     cargo.args(["bench", "--package", "dryfence", "--bench", "capture"]);
     tools::as_root(&mut cargo, "measuring loads eBPF programs");
+    tools::run(&mut cargo, "the measurement failed")
+}
+
+fn judge() -> Result<()> {
+    tools::ensure_for_build()?;
+    let mut cargo = tools::cargo()?;
+    cargo.args(["bench", "--package", "dryfence", "--bench", "judge"]);
     tools::run(&mut cargo, "the measurement failed")
 }
 

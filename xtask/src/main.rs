@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::bench::Bench;
 use xtask::build::Build;
 use xtask::demo;
+use xtask::kernels::Kernels;
 use xtask::lint::Lint;
 use xtask::test::Test;
 
@@ -28,6 +29,7 @@ enum Command {
     Demo(demo::Arguments),
     Test(Test),
     Bench(Bench),
+    Kernels(Kernels),
     Lint(Lint),
     /// What runs inside each of the demo's pods
     #[command(hide = true)]
@@ -49,6 +51,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(build) => build.run().map(|()| ExitCode::SUCCESS),
         Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Kernels(kernels) => kernels.run().map(|()| ExitCode::SUCCESS),
         Command::Lint(lint) => lint.run().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPod(arguments) => demo::pod::run(&arguments).map(|()| ExitCode::SUCCESS),

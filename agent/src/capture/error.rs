@@ -38,6 +38,8 @@ pub enum Error {
         #[source]
         source: Box<aya::EbpfError>,
     },
+    #[error("the kernel's tick counter cannot be read by an eBPF program")]
+    Clock(#[source] io::Error),
     #[error("the eBPF programs cannot be loaded")]
     Load(#[source] Box<aya::EbpfError>),
     #[error("the kernel does not accept the eBPF program {program}")]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
+use super::clock::KernelClock;
 use super::error::Error;
 use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
 use super::settings::Settings;
@@ -32,6 +33,7 @@ pub const TO_POD_IP: &str = "to_pod_ip";
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    clock: KernelClock,
     edges: EdgeMap,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
@@ -57,23 +59,18 @@ impl Programs {
         check_release()?;
         check_capabilities()?;
         raise_memlock();
-        let kernel = KernelSettings {
-            coarse_clock: u32::from(is_at_least(5, 11)),
-            diagnostics: u32::from(settings.kernel_log),
-            ..kernel
-        };
-        let mut ebpf = EbpfLoader::new()
-            .override_global(SETTINGS, bytes_of(&kernel), true)
-            .map_max_entries("EDGES", settings.edge_map_size)
-            .load(OBJECT)
-            .map_err(|error| load_error(error, settings.edge_map_size))?;
+        let clock = KernelClock::find().map_err(Error::Clock)?;
+        let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
+        let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
         let edges = match ebpf.take_map("EDGES") {
             Some(Map::HashMap(data)) => EdgeMap { data },
             _ => return Err(Error::Map { map: "EDGES" }),
         };
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
-        for name in [FROM_POD, TO_POD, FROM_POD_IP, TO_POD_IP] {
+        // Only netkit has devices without link layer that lead to pods; it is from 6.7.
+        let for_netkit: &[_] = if is_at_least(6, 7) { &[FROM_POD_IP, TO_POD_IP] } else { &[] };
+        for name in [FROM_POD, TO_POD].iter().chain(for_netkit).copied() {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
@@ -82,6 +79,7 @@ impl Programs {
         let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
+            clock,
             edges,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
@@ -112,6 +110,11 @@ impl Programs {
         &self.edges
     }
 
+    /// Where the programs take the time from.
+    pub(super) const fn clock(&self) -> &KernelClock {
+        &self.clock
+    }
+
     /// What was lost, late or not judged.
     pub fn counters(&self) -> Arc<KernelCounters> {
         Arc::clone(&self.counters)
@@ -126,6 +129,23 @@ impl Programs {
     pub(super) const fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
     }
+}
+
+/// The programs, not loaded, with their maps made and their settings written: what the verifier says of them can be
+/// seen so.
+///
+/// # Errors
+///
+/// A map is refused.
+pub fn open(settings: &Settings, kernel: KernelSettings, log: VerifierLogLevel) -> Result<Ebpf, Error> {
+    raise_memlock();
+    let kernel = KernelSettings { diagnostics: u32::from(settings.kernel_log), ..kernel };
+    EbpfLoader::new()
+        .override_global(SETTINGS, bytes_of(&kernel), true)
+        .map_max_entries("EDGES", settings.edge_map_size)
+        .verifier_log_level(log)
+        .load(OBJECT)
+        .map_err(|error| load_error(error, settings.edge_map_size))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {

@@ -6,6 +6,7 @@ use dryfence_common::address::to_ip;
 use dryfence_common::edge::{BY_FIRST_PACKET, EdgeKey as KernelKey, EdgeValue, LOCAL_INITIATED};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::clock::{Clock, KernelClock};
 use super::programs::EdgeMap;
 use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol};
 use crate::model::time::Timestamp;
@@ -38,11 +39,11 @@ impl Readings {
     }
 
     /// Reads every edge, and says what each counted since the last reading.
-    pub(super) fn read(&mut self, edges: &EdgeMap) -> io::Result<Reading> {
+    pub(super) fn read(&mut self, edges: &EdgeMap, clock: &KernelClock) -> io::Result<Reading> {
         let began = Timestamp::now();
         let values = edges.read()?;
         let ended = Timestamp::now();
-        let clock = Clock::measure();
+        let clock = Clock::measure(clock)?;
         Ok(self.since_last(&values, began, ended, clock))
     }
 
@@ -145,28 +146,6 @@ const fn oriented_by(value: &EdgeValue) -> OrientedBy {
     match value.oriented_by {
         BY_FIRST_PACKET => OrientedBy::FirstPacket,
         _ => OrientedBy::Handshake,
-    }
-}
-
-/// From the kernel's monotonic clock to the time of day. Measured at each reading: the system's clock is set and
-/// slewed, and the monotonic one stands still in suspend.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    /// What to add to a monotonic time.
-    offset: i128,
-}
-
-impl Clock {
-    fn measure() -> Self {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for writing; this clock exists on every Linux, so the call cannot fail.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        let monotonic = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-        Self { offset: i128::from(Timestamp::now().as_nanos()) - monotonic }
-    }
-
-    fn time(self, monotonic: u64) -> Timestamp {
-        Timestamp::from_nanos(u64::try_from(i128::from(monotonic) + self.offset).unwrap_or(0))
     }
 }
 

@@ -8,9 +8,12 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
-const MAP_LOOKUP_BATCH: libc::c_long = 24;
+const PROG_LOAD: libc::c_long = 5;
+const PROG_TEST_RUN: libc::c_long = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const F_BEFORE: u32 = 1 << 3;
@@ -264,4 +267,63 @@ pub(super) fn count_programs(interface: u32, hook: Hook) -> io::Result<u32> {
     // SAFETY: the pointers are null, with which the kernel only counts (bpf_mprog_query).
     unsafe { bpf(PROG_QUERY, &mut attr) }?;
     Ok(attr.count)
+}
+
+/// Loads a TC program of a few instructions that uses no map.
+pub(super) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct LoadAttr {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    let mut attr = LoadAttr {
+        program_type: PROG_TYPE_SCHED_CLS,
+        instruction_count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        instructions: instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the instructions and the text live until the call returns.
+    let fd = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Runs a program once on a packet that goes nowhere, and returns its answer.
+pub(super) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    #[repr(C)]
+    struct RunAttr {
+        program: u32,
+        answer: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+    }
+    let mut attr = RunAttr {
+        program: program.as_raw_fd() as u32,
+        answer: 0,
+        size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        size_out: 0,
+        data_in: frame.as_ptr() as u64,
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: the packet lives until the call returns.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+    Ok(attr.answer)
 }

@@ -141,7 +141,7 @@ impl Task {
     fn read(&mut self) {
         while self.ring.get_mut().next().is_some() {}
         let began = Instant::now();
-        match self.readings.read(self.programs.edges()) {
+        match self.readings.read(self.programs.edges(), self.programs.clock()) {
             Ok(Reading { observations, from, to }) => {
                 self.watcher.outbox.push_back(Event::Read { observations, from, to });
                 self.bury_gone();

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::netns::Namespace;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for what must come: long, since tests also run on emulated machines of busy hosts.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves TCP on `address` until the process ends: answers 100 bytes with 200.
 pub(crate) fn serve_tcp(address: SocketAddr) {
@@ -129,6 +130,15 @@ pub(crate) fn dropped(interface_prefix: &str) -> u64 {
     let line = text.lines().find(|line| line.trim_start().starts_with(interface_prefix)).unwrap();
     let (_, numbers) = line.split_once(':').unwrap();
     numbers.split_whitespace().nth(11).unwrap().parse().unwrap()
+}
+
+/// SYNs that the pod sent again since it is there, by /proc/net/netstat: a line of names, then one of numbers.
+pub(crate) fn repeated_syns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let [names, numbers] = text.lines().take(2).collect::<Vec<_>>().try_into().unwrap();
+    let (_, number) =
+        names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "TCPSynRetrans").unwrap();
+    number.parse().unwrap()
 }
 
 /// The pod speaks no IPv6 any more: no multicast listener report gets among what a test counts.

@@ -59,6 +59,21 @@ impl Agent {
         node: &str,
         folder: &Path,
     ) -> Result<Self> {
+        Self::start_with(binary, namespace, manifests, node, folder, &[])
+    }
+
+    /// The same, with further arguments.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_with(
+        binary: &Path,
+        namespace: &Namespace,
+        manifests: &Path,
+        node: &str,
+        folder: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         let (socket, log) = (folder.join("api.sock"), folder.join("agent.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let both = file.try_clone().context("cannot share the agent's log")?;
@@ -75,6 +90,7 @@ impl Agent {
             "--api".into(),
             api_address(&socket),
         ];
+        let arguments = arguments.into_iter().chain(more.iter().map(OsString::from));
         let process = Process::start("the agent", namespace, "demo-enter", arguments, |command| {
             command.stdout(Stdio::from(both)).stderr(Stdio::from(file));
             // What the user set for an agent of their own is not meant for this one.
@@ -113,6 +129,23 @@ impl Agent {
             None => Ok(()),
             Some(status) => bail!("the agent ended early ({status}); {}", self.last_words()),
         }
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn id(&self) -> Result<u32> {
+        self.process.id().context("the agent has ended")
+    }
+
+    /// Its metrics, as Prometheus would scrape them.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn metrics(&mut self, namespace: &Namespace) -> Result<String> {
+        self.check()?;
+        Ok(namespace.inside(|| ask("/metrics"))??.1)
     }
 
     /// The last lines of its log.
@@ -177,9 +210,13 @@ fn api_address(socket: &Path) -> OsString {
 }
 
 fn health() -> Result<(u16, String)> {
+    ask("/readyz")
+}
+
+fn ask(path: &str) -> Result<(u16, String)> {
     let stream = TcpStream::connect_timeout(&LISTEN, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    get(stream, "/readyz")
+    get(stream, path)
 }
 
 /// Asks for `path`; HTTP/1.0, so that the body simply ends with the connection.

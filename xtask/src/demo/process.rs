@@ -50,6 +50,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), child })
     }
 
+    /// Its number; `None` once its end is known.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Its status, if it has ended.
     ///
     /// # Errors

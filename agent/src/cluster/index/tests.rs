@@ -669,35 +669,6 @@ fn a_reset_swaps_the_world_and_keeps_the_history() {
     assert!(index.pods_on("n1").is_empty());
 }
 
-/// A pod event must stay far below the cost of judging it: the index only touches what it concerns.
-#[test]
-fn a_pod_event_costs_the_same_in_a_large_index() {
-    let mk = |count: usize| {
-        let mut index = Index::default();
-        for number in 0..count {
-            let address = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
-            index.apply(mk_pod(&format!("p{number}"), &[&address], plain), at(1));
-        }
-        let events: Vec<Object> = (0..400)
-            .map(|n| {
-                let revision =
-                    move |pod: &mut Value| pod["metadata"]["labels"]["r"] = format!("{}", n % 2).into();
-                mk_pod("p7", &["10.0.0.7"], revision)
-            })
-            .collect();
-        let started = std::time::Instant::now();
-        for (number, event) in events.into_iter().enumerate() {
-            index.apply(event, at(2 + number as u64));
-        }
-        started.elapsed()
-    };
-    let (small, large) = (mk(100), mk(20_000));
-    assert!(
-        large < small * 20 + std::time::Duration::from_millis(20),
-        "{small:?} for 100, {large:?} for 20,000"
-    );
-}
-
 #[test]
 fn maps_and_exceptions_have_a_generation_of_their_own() {
     let map = |to: &str| {
