@@ -157,19 +157,19 @@ impl Watcher {
             }
             Change::Route(route) => {
                 let changed = self.routes.add(&route);
-                self.rerouted(changed, programs);
+                self.decide_all(changed, programs);
             }
             Change::RouteGone(route) => {
                 let changed = self.routes.remove(&route);
-                self.rerouted(changed, programs);
+                self.decide_all(changed, programs);
             }
             Change::Address(address) => {
                 let changed = self.addresses.add(&address);
-                changed.into_iter().for_each(|index| self.decide(index, programs));
+                self.decide_all(changed, programs);
             }
             Change::AddressGone(address) => {
                 let changed = self.addresses.remove(&address);
-                changed.into_iter().for_each(|index| self.decide(index, programs));
+                self.decide_all(changed, programs);
             }
             Change::FilterGone(index) => self.repair(index, programs),
             Change::Missed => {
@@ -180,8 +180,8 @@ impl Watcher {
         }
     }
 
-    fn rerouted(&mut self, changed: Vec<u32>, programs: &Programs) {
-        changed.into_iter().for_each(|index| self.decide(index, programs));
+    fn decide_all(&mut self, indices: impl IntoIterator<Item = u32>, programs: &Programs) {
+        indices.into_iter().for_each(|index| self.decide(index, programs));
     }
 
     /// Asks the kernel for everything.
@@ -224,7 +224,7 @@ impl Watcher {
             Event::Unwatched { reason: Unobserved::AttachFailed, .. } => Some(*index),
             _ => None,
         });
-        failed.collect::<Vec<_>>().into_iter().for_each(|index| self.decide(index, programs));
+        self.decide_all(failed.collect::<Vec<_>>(), programs);
     }
 
     /// Takes the programs off everywhere.
