@@ -4,6 +4,7 @@ mod audit_task;
 mod readings;
 mod source;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -43,6 +44,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
 
     let index = start_index(&args.source);
     let news = source::follow(args.source.manifests, args.source.namespace)?;
+    let notes = Vec::from_iter(args.capture.accounting_note());
     let (capture, seen) = Capture::start_with(lock, args.capture).await?;
     let (capture, since) = (Arc::new(capture), Timestamp::now());
     capture_gate.open();
@@ -55,6 +57,9 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         since,
         cluster: args.source.cluster_name,
         cluster_gate,
+        notes,
+        exact_external: args.source.exact_external,
+        foldings: BTreeMap::new(),
         warnings: Vec::new(),
         policies: Vec::new(),
     };

@@ -5,6 +5,7 @@
 //! the events is slow, readings come later and lose nothing.
 
 mod attach;
+mod bounds;
 mod clock;
 mod error;
 mod filters;
@@ -23,14 +24,16 @@ mod watch;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 pub use attach::Means;
+pub use bounds::{Bounds, Folding};
 pub use error::Error;
 pub use filters::Removed;
 pub use lock::{Holder, Lock};
 pub use losses::Status;
-pub use settings::{Attach, InvalidPattern, Pattern, Settings};
+pub use settings::{Accounting, Attach, InvalidPattern, Pattern, Settings};
 
 use crate::model::edge::{IfIndex, Observation};
 use crate::model::record::LossRecord;
@@ -104,6 +107,12 @@ impl Capture {
         self.order(task::Order::Read).await;
     }
 
+    /// Has outside addresses counted together from now on, as these ranges say; none is before the first call.
+    /// Edges that are there stay as they are.
+    pub async fn fold(&self, ranges: Vec<(IpNet, Folding)>) {
+        self.order(|done| task::Order::Fold(ranges, done)).await;
+    }
+
     /// Reads a last time, and detaches everything. Returns when that is done.
     pub async fn stop(&self) {
         self.order(task::Order::Stop).await;
@@ -131,7 +140,7 @@ impl Capture {
         filters::Filters::open().and_then(|mut filters| filters.sweep()).map_err(Error::Sweep)
     }
 
-    async fn order(&self, order: fn(oneshot::Sender<()>) -> task::Order) {
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> task::Order) {
         let (done, finished) = oneshot::channel();
         // Both fail only if the task has ended: then there is nothing to wait for.
         if self.orders.send(order(done)).await.is_ok() {

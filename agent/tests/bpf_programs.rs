@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+#[path = "bpf_programs/bounds.rs"]
+mod bounds;
 #[path = "../../common/testing/frames.rs"]
 mod frames;
 
@@ -33,12 +35,16 @@ fn load() -> Option<Kernel> {
 }
 
 fn load_with(settings: KernelSettings) -> Option<Kernel> {
+    load_as(&Settings::default(), settings)
+}
+
+fn load_as(settings: &Settings, kernel: KernelSettings) -> Option<Kernel> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI is set");
         eprintln!("SKIPPED: this test needs root to load eBPF programs");
         return None;
     }
-    match Programs::load_with(&Settings::default(), settings) {
+    match Programs::load_with(settings, kernel) {
         Ok(programs) => Some(Kernel { programs }),
         Err(error) => panic!("{error}: {error:?}"),
     }
@@ -64,6 +70,13 @@ impl Kernel {
             .unwrap();
         assert_eq!(result.return_value, NEXT);
         assert_eq!(out, frame, "the packet is unharmed");
+    }
+
+    /// The same packet again and again, on one CPU.
+    fn repeat(&mut self, program: &'static str, frame: &[u8], times: u32) {
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::new() };
+        let result = self.programs.program(program).unwrap().test_run(options).unwrap();
+        assert_eq!(result.return_value, NEXT);
     }
 
     fn sent_by_pod(&mut self, frame: &[u8]) {

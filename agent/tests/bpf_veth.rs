@@ -4,6 +4,8 @@
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 #![expect(clippy::print_stdout, reason = "what a test proves on a kernel is read by `cargo xtask kernels`")]
 
+#[path = "bpf_veth/bounds.rs"]
+mod bounds;
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
 mod frames;
@@ -229,7 +231,7 @@ fn has_tcx() -> bool {
 
 #[test]
 fn two_cpus_on_one_edge_lose_nothing() {
-    const EACH: u64 = 200_000;
+    let each = number_from("DRYFENCE_TEST_PACKETS", 400_000) / 2;
     in_own_namespace(|host| async move {
         let client = Pod::new(&host, 10).await;
         let server = Pod::new(&host, 20).await;
@@ -244,7 +246,7 @@ fn two_cpus_on_one_edge_lose_nothing() {
                 // Whatever else the interface dropped, or drops meanwhile, is not the hammer's.
                 without_ipv6();
                 let before = dropped("vpeer10");
-                hammer(target, 2, EACH);
+                hammer(target, 2, each);
                 dropped("vpeer10") - before
             })
             .await;
@@ -252,8 +254,8 @@ fn two_cpus_on_one_edge_lose_nothing() {
         let mut seen = Seen::default();
         seen.take(&mut events);
         let edge = seen.edge(Direction::Egress, client.v4, 9999, Protocol::Udp);
-        assert_eq!(edge.packets_to_responder, 2 * EACH - dropped, "{dropped} never reached the host side");
-        assert_eq!(edge.bytes_to_responder, (2 * EACH - dropped) * 48);
+        assert_eq!(edge.packets_to_responder, 2 * each - dropped, "{dropped} never reached the host side");
+        assert_eq!(edge.bytes_to_responder, (2 * each - dropped) * 48);
         assert_eq!(edge.attempts, 1);
         assert_eq!(capture.losses(), []);
         drop(sink);
@@ -283,6 +285,11 @@ fn interfaces_come_and_go() {
         assert_eq!(capture.losses(), []);
         capture.stop().await;
     });
+}
+
+/// How much a test sends: little, or what somebody who measures by hand asks for.
+fn number_from(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
 async fn until(seen: &mut Seen, events: &mut Receiver<Event>, condition: impl Fn(&Seen) -> bool) {

@@ -75,6 +75,8 @@ pub enum Step {
     Abort,
     /// Anything later: the packet does not say who opened the connection.
     Continue,
+    /// The same, and the last of its sender: TCP FIN, or RST that acknowledges nothing.
+    Close,
     /// UDP: has no steps.
     Datagram,
     /// ICMP: its sender asks.

@@ -18,6 +18,14 @@ pub struct Settings {
     pub tick_nanos: u64,
     /// 1: log rare events through aya-log.
     pub diagnostics: u32,
+    /// How many edges an interface may have that its pod opens.
+    pub budget_opened: u32,
+    /// How many that the cluster opens to its pod.
+    pub budget_cluster: u32,
+    /// How many that are opened to its pod from outside.
+    pub budget_outside: u32,
+    /// How many TCP data packets one stands for that the sampling programs count; at least 1.
+    pub sample_rate: u32,
     pub padding: u32,
 }
 
@@ -28,8 +36,12 @@ impl Settings {
         datagram_stream_timeout: 120_000_000_000,
         tick_nanos: 0,
         diagnostics: 0,
+        budget_opened: 8_192,
+        budget_cluster: 16_384,
+        budget_outside: 4_096,
+        sample_rate: 100,
         padding: 0,
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 32 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 48 && align_of::<Settings>() == 8);

@@ -87,5 +87,6 @@ fn edge(index: &Index, record: &EdgeRecord) -> Result<Edge> {
         oriented_by: record.oriented_by,
         fully_visible: record.fully_visible,
         vlan: record.vlan,
+        estimated: record.estimated,
     })
 }

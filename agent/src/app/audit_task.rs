@@ -1,11 +1,13 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -14,7 +16,8 @@ use tracing::{debug, info, warn};
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
-use crate::capture::{Capture, Event};
+use crate::capture::{Capture, Event, Folding};
+use crate::cluster::folding::Keyed;
 use crate::history::file::Header;
 use crate::model::edge::Observation;
 use crate::model::object::WorkloadRef;
@@ -80,6 +83,12 @@ pub(super) struct AuditTask {
     /// The cluster's name, empty where nobody gave it one.
     pub(super) cluster: String,
     pub(super) cluster_gate: Gate,
+    /// What is to be known of every report, in words: that figures are estimates, for example.
+    pub(super) notes: Vec<String>,
+    /// Outside addresses are not counted together.
+    pub(super) exact_external: bool,
+    /// What capture was told last.
+    pub(super) foldings: BTreeMap<IpNet, Keyed>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
 }
@@ -99,6 +108,7 @@ impl AuditTask {
                     // What was counted until now belongs to the owners and policies of until now.
                     self.read_now(&mut inputs.seen).await;
                     self.news(news).await;
+                    self.fold(&mut inputs.seen).await;
                 }
                 Some(question) = inputs.questions.recv() => {
                     self.read_now(&mut inputs.seen).await;
@@ -114,16 +124,37 @@ impl AuditTask {
     /// Has the counters read, and takes everything up to and with that reading.
     async fn read_now(&mut self, seen: &mut mpsc::Receiver<Event>) {
         let capture = Arc::clone(&self.capture);
-        let mut reading = pin!(capture.read());
+        self.while_taking(seen, capture.read()).await;
+        while let Ok(event) = seen.try_recv() {
+            self.event(event);
+        }
+    }
+
+    /// Tells capture which addresses to count together, if that changed.
+    async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        if self.exact_external {
+            return;
+        }
+        let foldings = self.auditor.foldings();
+        if foldings == self.foldings {
+            return;
+        }
+        let folding = |Keyed { length, outside }| Folding { length, outside };
+        let ranges = foldings.iter().map(|(net, keyed)| (*net, folding(*keyed))).collect();
+        let capture = Arc::clone(&self.capture);
+        self.while_taking(seen, capture.fold(ranges)).await;
+        self.foldings = foldings;
+    }
+
+    /// Waits for capture while taking what it tells: it does nothing else while nobody does.
+    async fn while_taking(&mut self, seen: &mut mpsc::Receiver<Event>, done: impl Future<Output = ()>) {
+        let mut done = pin!(done);
         loop {
             tokio::select! {
                 biased;
                 Some(event) = seen.recv() => self.event(event),
-                () = &mut reading => break,
+                () = &mut done => return,
             }
-        }
-        while let Ok(event) = seen.try_recv() {
-            self.event(event);
         }
     }
 
@@ -151,6 +182,7 @@ impl AuditTask {
         self.warnings = warnings;
         self.warnings.extend(self.unknown_node());
         self.warnings.extend(self.killed_before());
+        self.warnings.extend(self.notes.iter().cloned());
         self.policies = policies;
         self.rejudge().await;
         self.cluster_gate.open();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 
 use super::binding::Bindings;
@@ -12,6 +13,7 @@ use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
 use super::waiting::Waiting;
 use crate::cluster::Object;
+use crate::cluster::folding::{Keyed, foldings};
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation};
@@ -255,6 +257,11 @@ impl Auditor {
         self.judges.exception_findings()
     }
 
+    /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
+    pub fn foldings(&self) -> BTreeMap<IpNet, Keyed> {
+        foldings(self.index.networks(), self.judges.blocks())
+    }
+
     /// The ledger, for figures that are computed when they are asked for.
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -315,6 +322,7 @@ impl Auditor {
         vec![
             loss("join", "waiting-full", self.losses.waiting_full),
             loss("ledger", "full", self.losses.ledger_full),
+            loss("ledger", "unaccepted-evicted", (self.ledger.evicted(), 0)),
         ]
     }
 }
@@ -353,6 +361,7 @@ fn edge_of(seen: &Observation, ends: Ends) -> Edge {
         oriented_by: seen.oriented_by,
         fully_visible: seen.fully_visible,
         vlan: seen.vlan,
+        estimated: seen.estimated,
     }
 }
 

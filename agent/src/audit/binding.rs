@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::cluster::index::Index;
 use crate::model::edge::IfIndex;
 use crate::model::endpoint::Pod;
 use crate::model::time::Timestamp;
@@ -25,6 +26,11 @@ pub struct PodKey(Arc<str>, Arc<str>, Arc<str>);
 impl PodKey {
     pub fn of(pod: &Pod) -> Self {
         Self(Arc::clone(&pod.namespace), Arc::clone(&pod.name), Arc::clone(&pod.uid))
+    }
+
+    /// The pod as it is now, if it is still there.
+    pub fn find(&self, index: &Index) -> Option<Arc<Pod>> {
+        index.pod(&self.0, &self.1).filter(|pod| pod.uid == self.2)
     }
 }
 
@@ -129,6 +135,11 @@ impl Bindings {
         interface.pod = Some(key.clone());
         self.by_pod.insert(key, index);
         Claim::Owner
+    }
+
+    /// The pod that the interface is bound to.
+    pub fn pod(&self, index: IfIndex) -> Option<&PodKey> {
+        self.interfaces.get(&index)?.pod.as_ref()
     }
 
     /// When the interface appeared, if it is still there.

@@ -33,8 +33,8 @@ pub fn classify(connection: &Connection<'_>) -> Cause {
     }
     match (&initiator.endpoint, &responder.endpoint) {
         (Endpoint::Unknown(_), _) | (_, Endpoint::Unknown(_)) => Cause::Unknown,
-        (_, Endpoint::External) => Cause::External,
-        (Endpoint::External, _) => Cause::FromOutside,
+        (_, Endpoint::External | Endpoint::Range(_)) => Cause::External,
+        (Endpoint::External | Endpoint::Range(_), _) => Cause::FromOutside,
         (Endpoint::Node(_), _) | (_, Endpoint::Node(_)) => Cause::Node,
         _ if initiator.namespace() == responder.namespace() => Cause::SameNamespace,
         _ => Cause::CrossNamespace,
@@ -56,7 +56,7 @@ fn is_dns(responder: &Party, port: u16, protocol: Protocol) -> bool {
         }
         // NodeLocal DNSCache answers on an address of the node.
         Endpoint::Node(_) => true,
-        Endpoint::External | Endpoint::Unknown(_) => false,
+        Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => false,
     }
 }
 

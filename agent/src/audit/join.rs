@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::binding::{Bindings, Claim, PodKey};
 use crate::cluster::index::Index;
-use crate::model::edge::{Direction, Observation};
+use crate::model::edge::{Budget, Direction, Observation, Scope};
 use crate::model::endpoint::{Endpoint, Party};
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
@@ -36,14 +36,18 @@ struct Local {
 /// Joins an observation with what the index knows at `now`.
 pub fn join(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Timestamp) -> Joined {
     let key = &seen.key;
+    if let Scope::OverBudget(budget) = key.scope {
+        return over_budget(index, bindings, seen, budget);
+    }
     let local = local_end(index, bindings, seen, now);
-    let remote_at = |time| match key.direction {
-        Direction::Egress => index.party_at(key.responder, key.port, key.protocol, time),
-        Direction::Ingress => index.initiator_at(key.initiator, time),
-    };
     let remote_address = match key.direction {
         Direction::Egress => key.responder,
         Direction::Ingress => key.initiator,
+    };
+    let remote_at = |time| match (key.scope, key.direction) {
+        (Scope::Range(length), _) => range(index, remote_address, length, time),
+        (_, Direction::Egress) => index.party_at(remote_address, key.port, key.protocol, time),
+        (_, Direction::Ingress) => index.initiator_at(remote_address, time),
     };
     let (remote, settled) = settle(remote_at(seen.last_seen), || remote_at(now));
     let ends = |remote: Party| match key.direction {
@@ -76,6 +80,30 @@ pub fn join(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Tim
         return Joined::Either(before, after);
     }
     Joined::Now(ends(remote))
+}
+
+/// Addresses that were counted together because they were outside the cluster. Where the cluster has a part of
+/// them now, whose packets they were cannot be told.
+fn range(index: &Index, network: IpAddr, length: u8, at: Timestamp) -> Party {
+    match index.initiator_at(network, at).endpoint {
+        Endpoint::External => Party::range(network, length),
+        _ => unjoined(network),
+    }
+}
+
+/// An edge of all that a budget had no room for: its pod is the interface's.
+fn over_budget(index: &Index, bindings: &Bindings, seen: &Observation, budget: Budget) -> Joined {
+    let pod = bindings.pod(seen.key.interface).and_then(|key| key.find(index));
+    let (local, settled) = match &pod {
+        Some(pod) => (index.party_of(pod, None), true),
+        None => (Party::unknown(None, UnknownReason::AddressUnjoined), false),
+    };
+    let rest = Party::unknown(None, UnknownReason::OverBudget(budget));
+    let ends = match seen.key.direction {
+        Direction::Egress => Ends { initiator: local, responder: rest },
+        Direction::Ingress => Ends { initiator: rest, responder: local },
+    };
+    if settled { Joined::Now(ends) } else { Joined::Wait(ends) }
 }
 
 fn is_same_pod(a: &Party, b: &Party) -> bool {

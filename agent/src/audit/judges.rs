@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Edge};
@@ -277,6 +279,12 @@ impl Judges {
             }
         };
         self.maps.iter().map(record).collect()
+    }
+
+    /// Every address block that a policy or a segment map in force names.
+    pub fn blocks(&self) -> impl Iterator<Item = IpNet> {
+        let policies = self.policy.iter().flat_map(|judge| judge.blocks().iter().copied());
+        policies.chain(self.segment.iter().flat_map(|(judge, _)| judge.map().blocks()))
     }
 
     /// What is wrong with exceptions at the time last given: what is written in them, maps that do not let

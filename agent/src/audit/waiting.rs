@@ -27,6 +27,7 @@ impl Waiting {
             held.last_seen = held.last_seen.max(seen.last_seen);
             held.read_at = seen.read_at;
             held.fully_visible |= seen.fully_visible;
+            held.estimated |= seen.estimated;
             return true;
         }
         if self.by_key.len() >= self.most {

@@ -7,8 +7,8 @@ use super::error::Error;
 use super::filters::{Filters, Removed, Seat, Side};
 use super::interfaces::{Kind, Link};
 use super::kernel;
-use super::programs::{FROM_POD, FROM_POD_IP, Programs, TO_POD, TO_POD_IP};
-use super::settings::Attach;
+use super::programs::{FROM_POD, FROM_POD_IP, Programs, TO_POD, TO_POD_IP, names};
+use super::settings::{Accounting, Attach};
 use super::syscall::{self, Hook};
 
 /// How programs are attached on this kernel.
@@ -39,10 +39,15 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// Those that read what the packets of an interface begin with.
-    pub(super) fn of(programs: &'a Programs, link: &Link) -> Result<Self, AttachError> {
-        let (from_pod, to_pod) =
-            if link.has_link_layer() { (FROM_POD, TO_POD) } else { (FROM_POD_IP, TO_POD_IP) };
+    /// Those of a way of accounting that read what the packets of an interface begin with. Without link layer, every
+    /// packet is counted, whatever is asked for.
+    pub(super) fn of(
+        programs: &'a Programs,
+        link: &Link,
+        accounting: Accounting,
+    ) -> Result<Self, AttachError> {
+        let [from_pod, to_pod] =
+            if link.has_link_layer() { names(accounting) } else { [FROM_POD_IP, TO_POD_IP] };
         Ok(Self { from_pod: programs.descriptor(from_pod)?, to_pod: programs.descriptor(to_pod)? })
     }
 }
@@ -108,7 +113,6 @@ impl Attacher {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing changes programs while they are attached yet"))]
     /// Puts other programs in the place of those that are attached. Every packet meets the old or the new one of
     /// its side. After an error each side has one of the two.
     pub(super) fn replace(&mut self, attachment: &Attachment, programs: Pair<'_>) -> io::Result<()> {

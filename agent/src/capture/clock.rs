@@ -69,6 +69,8 @@ impl KernelClock {
 pub(super) struct Clock {
     /// What to add to a time of the programs.
     pub(super) offset: i128,
+    /// When it was measured, as the programs say it.
+    pub(super) now: u64,
 }
 
 impl Clock {
@@ -77,7 +79,7 @@ impl Clock {
     /// The kernel does not answer.
     pub(super) fn measure(clock: &KernelClock) -> io::Result<Self> {
         let now = clock.now()?;
-        Ok(Self { offset: i128::from(Timestamp::now().as_nanos()) - i128::from(now) })
+        Ok(Self { offset: i128::from(Timestamp::now().as_nanos()) - i128::from(now), now })
     }
 
     pub(super) fn time(self, kernel: u64) -> Timestamp {

@@ -33,6 +33,10 @@ pub struct Status {
     pub swept: usize,
     /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
     pub late: u64,
+    /// Edges that left the kernel after long silence. They stay in the ledger.
+    pub left: u64,
+    /// Edges that left sooner: nobody had ever accepted them, and room was short.
+    pub evicted: u64,
     /// Packets that nobody judges, by kind.
     pub not_judged: BTreeMap<&'static str, u64>,
 }
@@ -49,6 +53,8 @@ pub(super) struct Counts {
     pub(super) reattached: u64,
     pub(super) gap: Duration,
     pub(super) swept: usize,
+    pub(super) left: u64,
+    pub(super) evicted: u64,
 }
 
 pub(super) struct Losses {
@@ -74,6 +80,8 @@ impl Losses {
             reattached: 0,
             gap: Duration::ZERO,
             swept: 0,
+            left: 0,
+            evicted: 0,
         };
         Self { kernel, counts: Mutex::new(counts) }
     }
@@ -101,6 +109,8 @@ impl Losses {
             reattached: counts.reattached,
             gap: counts.gap,
             swept: counts.swept,
+            left: counts.left,
+            evicted: counts.evicted,
             late: of(Meaning::Late).map(|(_, number)| number).sum(),
             not_judged: of(Meaning::NotJudged).map(|(counter, number)| (counter.reason(), *number)).collect(),
         }

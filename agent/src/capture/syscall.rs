@@ -6,12 +6,14 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Commands, attach types and flags of `include/uapi/linux/bpf.h`.
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
+const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LINK_CREATE: libc::c_long = 28;
@@ -40,6 +42,23 @@ pub(super) unsafe trait Plain: Copy {}
 unsafe impl Plain for dryfence_common::edge::EdgeKey {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::edge::EdgeValue {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::edge::Account {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::edge::Range {}
+// SAFETY: as above.
+unsafe impl Plain for Prefix {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
+
+/// The key of a longest-prefix map (`struct bpf_lpm_trie_key`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prefix {
+    /// How many bits of the address count.
+    pub(super) length: u32,
+    pub(super) address: dryfence_common::address::Address,
+}
 
 #[repr(C)]
 struct BatchAttr {
@@ -72,14 +91,6 @@ struct LinkCreateAttr {
     relative: u32,
     padding: u32,
     expected_revision: u64,
-}
-
-#[repr(C)]
-struct LinkUpdateAttr {
-    link_fd: u32,
-    new_prog_fd: u32,
-    flags: u32,
-    old_prog_fd: u32,
 }
 
 #[repr(C)]
@@ -165,6 +176,20 @@ pub(super) fn lookup_batch<K: Plain, V: Plain>(
 
 /// One element; `None` where there is none.
 pub(super) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup_by(MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes one element out; `None` where there is none. `EINVAL` or `ENOTSUPP` on kernels before 5.14, which do not
+/// have this for hash maps (commit 3e87f192b405).
+pub(super) fn take<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup_by(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+fn lookup_by<K: Plain, V: Plain>(
+    command: libc::c_long,
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd() as u32,
@@ -174,7 +199,7 @@ pub(super) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Re
         flags: 0,
     };
     // SAFETY: the map's key and value have these types' sizes.
-    match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) } {
+    match unsafe { bpf(command, &mut attr) } {
         // SAFETY: the kernel wrote the whole value, and any bits are one (`Plain`).
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -199,6 +224,19 @@ pub(super) fn next_key<K: Plain>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Re
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Sets one element.
+pub(super) fn update<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next_key: std::ptr::from_ref(value) as u64,
+        flags: 0,
+    };
+    // SAFETY: the map's key and value have these types' sizes.
+    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
 }
 
 /// Deletes one element; that it is gone already is no error.
@@ -234,18 +272,6 @@ pub(super) fn link(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::R
     let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// Puts another program in the place of a link's. Every packet meets one or the other.
-pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attr = LinkUpdateAttr {
-        link_fd: link.as_raw_fd() as u32,
-        new_prog_fd: program.as_raw_fd() as u32,
-        flags: 0,
-        old_prog_fd: 0,
-    };
-    // SAFETY: no pointers in it.
-    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
 }
 
 /// Whether a TCX or netkit link still has its interface: the kernel takes it away from under the link.
@@ -326,4 +352,23 @@ pub(super) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
     // SAFETY: the packet lives until the call returns.
     unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
     Ok(attr.answer)
+}
+
+/// Puts another program in the place of a link's, without a packet passing between the two.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct UpdateAttr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = UpdateAttr {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: no pointers in it.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(|_| ())
 }

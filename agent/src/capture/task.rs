@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -12,12 +13,13 @@ use tokio::time::Instant;
 
 use super::Event;
 use super::attach::Means;
+use super::bounds::Folding;
 use super::error::Error;
 use super::follow::Change;
 use super::lock::Lock;
 use super::losses::Losses;
 use super::programs::{Programs, ToTracing};
-use super::readings::{Reading, Readings};
+use super::readings::{Leaving, Reading, Readings};
 use super::settings::Settings;
 use super::watch::Watcher;
 use crate::model::time::Timestamp;
@@ -31,6 +33,8 @@ const HINT_REST: u32 = 20;
 #[derive(Debug)]
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
+    /// Addresses are to be folded so from now on.
+    Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -99,6 +103,12 @@ impl Task {
                         // Whoever asked may not wait any more.
                         done.send(()).unwrap_or_default();
                     }
+                    Some(Order::Fold(ranges, done)) => {
+                        if let Err(error) = self.programs.bounds().fold(&ranges) {
+                            tracing::warn!(%error, ranges = ranges.len(), "not all ranges of addresses are folded as they should be");
+                        }
+                        done.send(()).unwrap_or_default();
+                    }
                     Some(Order::Stop(done)) => {
                         self.stop().await;
                         done.send(()).unwrap_or_default();
@@ -141,10 +151,19 @@ impl Task {
     fn read(&mut self) {
         while self.ring.get_mut().next().is_some() {}
         let began = Instant::now();
-        match self.readings.read(self.programs.edges(), self.programs.clock()) {
-            Ok(Reading { observations, from, to }) => {
+        let leaving = Leaving { idle: self.settings.edge_idle, room: self.settings.edge_map_size };
+        match self.readings.read(self.programs.parts(), leaving) {
+            Ok(Reading { observations, from, to, left, evicted, stayed }) => {
                 self.watcher.outbox.push_back(Event::Read { observations, from, to });
+                if let Some(error) = stayed {
+                    tracing::warn!(%error, "idle edges stay in the map");
+                }
+                let mut counts = self.losses.counts();
+                counts.left += left;
+                counts.evicted += evicted;
+                drop(counts);
                 self.bury_gone();
+                self.end_warm_ups();
             }
             Err(error) => {
                 tracing::warn!(%error, "the edge map cannot be read");
@@ -155,12 +174,28 @@ impl Task {
         self.read_at = Instant::now() + self.settings.read_interval;
     }
 
+    /// Interfaces that are warm go over to the accounting that the user asked for. One that shows only one way
+    /// stays exact: there, data packets are what proves that a connection was accepted.
+    fn end_warm_ups(&mut self) {
+        for index in self.watcher.warm() {
+            if self.readings.is_fully_visible(index) {
+                // First, since from the swap on figures are estimates.
+                self.readings.estimate(index);
+                self.watcher.end_warm_up(index, &self.programs);
+            }
+        }
+    }
+
     /// After their last reading, edges of interfaces that are gone leave the kernel.
     fn bury_gone(&mut self) {
         if !self.watcher.has_gone() {
             return;
         }
-        if let Err(error) = self.readings.forget(&self.watcher.gone(), self.programs.edges()) {
+        let indices = self.watcher.gone();
+        let (edges, bounds, _) = self.programs.parts();
+        let forgotten = self.readings.forget(&indices, edges);
+        let forgotten = forgotten.and_then(|()| indices.iter().try_for_each(|index| bounds.forget(*index)));
+        if let Err(error) = forgotten {
             tracing::warn!(%error, "edges of an interface that is gone stay in the map");
         }
         self.watcher.bury();

@@ -14,7 +14,7 @@ use super::follow::{Change, Follower};
 use super::interfaces::{Addresses, Link, Routes, is_nodes_own, list_addresses, list_links, list_routes};
 use super::losses::Losses;
 use super::programs::Programs;
-use super::settings::{Attach, Settings};
+use super::settings::{Accounting, Attach, Settings};
 use super::task::AbortOnDropHandle;
 use super::{Event, Interface};
 use crate::model::edge::IfIndex;
@@ -33,6 +33,8 @@ struct Watched {
     attachment: Attachment,
     /// When the programs were last known to be on it.
     intact_at: Instant,
+    /// When it goes over to the accounting that the user asked for; `None` once that is tried.
+    warm_at: Option<Instant>,
 }
 
 /// Owns the attachments, and what the kernel says about interfaces.
@@ -227,6 +229,25 @@ impl Watcher {
         self.decide_all(failed.collect::<Vec<_>>(), programs);
     }
 
+    /// The interfaces that have been counted exactly for long enough.
+    pub(super) fn warm(&self) -> Vec<u32> {
+        let now = Instant::now();
+        let warm = self.watched.iter().filter(|(_, watched)| watched.warm_at.is_some_and(|at| at <= now));
+        warm.map(|(index, _)| *index).collect()
+    }
+
+    /// An interface goes over to the accounting that the user asked for.
+    pub(super) fn end_warm_up(&mut self, index: u32, programs: &Programs) {
+        let Some((link, watched)) = self.links.get(&index).zip(self.watched.get_mut(&index)) else { return };
+        watched.warm_at = None;
+        let programs = Pair::of(programs, link, self.settings.accounting);
+        let replaced =
+            programs.and_then(|programs| Ok(self.attacher.replace(&watched.attachment, programs)?));
+        if let Err(error) = replaced {
+            tracing::warn!(%error, interface = %link.name, "every packet of the interface goes on to be counted");
+        }
+    }
+
     /// Takes the programs off everywhere.
     pub(super) fn detach_all(&mut self) {
         for (_, watched) in self.watched.drain() {
@@ -300,13 +321,21 @@ impl Watcher {
     fn watch(&mut self, index: u32, programs: &Programs) {
         let Some(link) = self.links.get(&index) else { return };
         let Some(interface) = self.describe(link, Timestamp::now()) else { return };
-        match Pair::of(programs, link).and_then(|programs| self.attacher.attach(link, programs)) {
+        match Pair::of(programs, link, Accounting::Exact)
+            .and_then(|programs| self.attacher.attach(link, programs))
+        {
             Ok(attachment) => {
                 let mut counts = self.losses.counts();
                 counts.failed.remove(&link.name);
                 self.unwatched.remove(&index);
                 self.outbox.push_back(Event::Interface(interface.clone()));
-                self.watched.insert(index, Watched { interface, attachment, intact_at: Instant::now() });
+                let watched = Watched {
+                    interface,
+                    attachment,
+                    intact_at: Instant::now(),
+                    warm_at: warm_at(&self.settings, link),
+                };
+                self.watched.insert(index, watched);
                 counts.watched = self.watched.len();
             }
             Err(AttachError::Vanished) => {
@@ -336,10 +365,14 @@ impl Watcher {
             watched.intact_at = Instant::now();
             return;
         }
-        let Some(Watched { interface, attachment, intact_at }) = self.watched.remove(&index) else { return };
+        let Some(Watched { interface, attachment, intact_at, .. }) = self.watched.remove(&index) else {
+            return;
+        };
         // Of two filters one may be left.
         self.attacher.detach(attachment);
-        match Pair::of(programs, link).and_then(|programs| self.attacher.attach(link, programs)) {
+        match Pair::of(programs, link, Accounting::Exact)
+            .and_then(|programs| self.attacher.attach(link, programs))
+        {
             Ok(attachment) => {
                 let unseen = intact_at.elapsed();
                 tracing::warn!(
@@ -347,7 +380,13 @@ impl Watcher {
                     unseen_at_most = ?unseen,
                     "attached again: others had taken the programs off"
                 );
-                self.watched.insert(index, Watched { interface, attachment, intact_at: Instant::now() });
+                let watched = Watched {
+                    interface,
+                    attachment,
+                    intact_at: Instant::now(),
+                    warm_at: warm_at(&self.settings, link),
+                };
+                self.watched.insert(index, watched);
                 let mut counts = self.losses.counts();
                 counts.reattached += 1;
                 counts.gap += unseen;
@@ -385,4 +424,10 @@ impl Watcher {
         }
         self.lose(index);
     }
+}
+
+/// When an interface goes over to the accounting that the user asked for, if it does.
+fn warm_at(settings: &Settings, link: &Link) -> Option<Instant> {
+    let changes = settings.accounting != Accounting::Exact && link.has_link_layer();
+    changes.then(|| Instant::now() + settings.warm_up)
 }

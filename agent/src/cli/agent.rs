@@ -68,6 +68,10 @@ pub struct SourceArgs {
     /// A range of pod or Service addresses besides the nodes' podCIDRs; repeatable
     #[arg(long, env = "DRYFENCE_CLUSTER_CIDRS", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
+    /// Give every address outside the cluster an edge of its own; by default those of one /24 (IPv6: /64) share it,
+    /// as far as no policy or segment map tells them apart
+    #[arg(long, env = "DRYFENCE_EXACT_EXTERNAL")]
+    pub exact_external: bool,
 }
 
 /// By what edges are judged, and for how long they are kept.

@@ -410,6 +410,12 @@ impl Index {
         self.addresses.is_known(address) || self.ranges.iter().any(|range| range.contains(&address))
     }
 
+    /// The cluster's ranges, and every address of an object that is in none of them.
+    pub fn networks(&self) -> Vec<IpNet> {
+        let outlying = self.addresses.all().filter(|a| !self.ranges.iter().any(|range| range.contains(*a)));
+        self.ranges.iter().copied().chain(outlying.copied().map(IpNet::from)).collect()
+    }
+
     /// The Service that has a node's address as an external IP or a load balancer's, on one of its ports.
     fn external_service(
         &self,

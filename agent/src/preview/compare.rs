@@ -92,7 +92,7 @@ impl<'a> PartKey<'a> {
             Endpoint::Pod(pod) => Initiator::Workload(&pod.workload),
             Endpoint::Service(service) => Initiator::Service(&service.namespace, &service.name),
             Endpoint::Node(_) => Initiator::Node,
-            Endpoint::External => Initiator::External,
+            Endpoint::External | Endpoint::Range(_) => Initiator::External,
             Endpoint::Unknown(_) => Initiator::Unknown(*address),
         };
         Self { initiator, responder_namespace: edge.responder.namespace() }

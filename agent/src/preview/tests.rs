@@ -104,6 +104,7 @@ impl World {
             oriented_by: OrientedBy::Handshake,
             fully_visible: true,
             vlan: 0,
+            estimated: false,
         });
         self.recording.edges.last_mut().unwrap()
     }

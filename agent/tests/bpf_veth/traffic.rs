@@ -124,6 +124,16 @@ pub(crate) fn hammer(address: SocketAddr, sockets: usize, count: u64) {
     });
 }
 
+/// Sends one datagram to each port of each address, from one socket, unanswered.
+pub(crate) fn scan(addresses: &[IpAddr], ports: std::ops::RangeInclusive<u16>) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for address in addresses {
+        for port in ports.clone() {
+            socket.send_to(&[7; 20], SocketAddr::new(*address, port)).unwrap();
+        }
+    }
+}
+
 /// Packets that the pod's interface could not hand over since it is there, by /proc/net/dev.
 pub(crate) fn dropped(interface_prefix: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();

@@ -227,5 +227,6 @@ fn edge(
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan,
+        estimated: false,
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::report;
 use crate::cluster::index::Index;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol};
+use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol, Scope};
 use crate::serve::metrics::Caps;
 
 const CLUSTER: &str = "
@@ -57,6 +57,7 @@ fn mk_seen() -> Observation {
             responder: "192.0.2.20".parse().unwrap(),
             port: 5432,
             protocol: Protocol::Tcp,
+            scope: Scope::Address,
         },
         delta: Counters { attempts: 1, accepted: 1, ..Counters::default() },
         first_seen: at(9),
@@ -66,6 +67,7 @@ fn mk_seen() -> Observation {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::object;
-use crate::model::edge::{EdgeKey, OrientedBy, Protocol};
+use crate::model::edge::{EdgeKey, OrientedBy, Protocol, Scope};
 use crate::model::scenario::DefaultDeny;
 use crate::model::verdict::Verdict;
 use crate::policy::Policy;
@@ -80,6 +80,7 @@ fn mk_seen(interface: IfIndex, direction: Direction, read_at: u64) -> Observatio
             responder: ip(DB),
             port: 5432,
             protocol: Protocol::Tcp,
+            scope: Scope::Address,
         },
         delta,
         first_seen: at(read_at).minus(Duration::from_millis(500)),
@@ -89,6 +90,7 @@ fn mk_seen(interface: IfIndex, direction: Direction, read_at: u64) -> Observatio
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

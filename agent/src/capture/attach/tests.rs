@@ -51,12 +51,12 @@ async fn replace_under_traffic(host: Handle, means: Means) {
 
     let (old, new) = (load(), load());
     let mut attacher = Attacher::new(means, true).unwrap();
-    let attachment = attacher.attach(link, Pair::of(&old, link).unwrap()).unwrap();
+    let attachment = attacher.attach(link, Pair::of(&old, link, Accounting::Exact).unwrap()).unwrap();
     let conversation = Conversation::begin(&client.namespace, target).await;
     for round in 0..50 {
         conversation.goes_on().await;
         let next = if round % 2 == 0 { &new } else { &old };
-        attacher.replace(&attachment, Pair::of(next, link).unwrap()).unwrap();
+        attacher.replace(&attachment, Pair::of(next, link, Accounting::Exact).unwrap()).unwrap();
         assert!(attacher.is_intact(&attachment));
     }
     conversation.goes_on().await;
@@ -92,7 +92,7 @@ fn an_interface_that_is_gone_is_told_from_one_that_refuses() {
         let programs = load();
         for means in [Means::Tcx, Means::Clsact] {
             let mut attacher = Attacher::new(means, true).unwrap();
-            let result = attacher.attach(link, Pair::of(&programs, link).unwrap());
+            let result = attacher.attach(link, Pair::of(&programs, link, Accounting::Exact).unwrap());
             assert!(matches!(result, Err(AttachError::Vanished)), "{means:?}: {result:?}");
         }
     });

@@ -87,6 +87,8 @@ pub(super) struct Row {
     pub(super) connections: u64,
     pub(super) failed: u64,
     pub(super) bytes: u64,
+    /// Whether they are an estimate.
+    pub(super) estimated: bool,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) cause: Cause,
@@ -124,6 +126,7 @@ impl Row {
                 connections: seen.connections,
                 failed: seen.attempts.saturating_sub(seen.connections),
                 bytes: bytes.fold(0, u64::saturating_add),
+                estimated: link.all_pairs().flat_map(|pair| pair.records()).any(|edge| edge.estimated),
                 first: seen.first,
                 last: seen.last,
                 cause: link.cause,
@@ -155,6 +158,7 @@ impl Row {
             connections: outcome.connections,
             failed: edge.counters.attempts.saturating_sub(outcome.connections),
             bytes: edge.counters.bytes(),
+            estimated: edge.estimated,
             first: edge.first_seen,
             last: edge.last_seen,
             cause: edge.cause,
@@ -252,7 +256,7 @@ fn place(end: &End) -> String {
 
 /// `shop/pod/web-0 (192.0.2.11)`.
 fn party(party: &PartyRecord) -> String {
-    let address = party.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let address = party.address_text().map(|address| format!(" ({address})")).unwrap_or_default();
     let kind = party.kind.to_lowercase();
     match (&party.namespace, &party.name, party.kind.as_str()) {
         (Some(namespace), Some(name), kind) => format!("{namespace}/{}/{name}{address}", short_kind(kind)),

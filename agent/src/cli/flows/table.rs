@@ -62,7 +62,8 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     ];
     if wide {
         let direction = row.direction.map_or("", |direction| direction.as_str());
-        cells.extend([direction.to_owned(), row.bytes.to_string(), row.first_moment(), moment(row.last)]);
+        let bytes = if row.estimated { format!("~{}", row.bytes) } else { row.bytes.to_string() };
+        cells.extend([direction.to_owned(), bytes, row.first_moment(), moment(row.last)]);
     } else {
         cells.push(age(row.last, list.window.end));
     }

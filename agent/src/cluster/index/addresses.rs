@@ -144,6 +144,11 @@ impl AddressBook {
         self.entries.contains_key(&address)
     }
 
+    /// All addresses that belong or belonged to the cluster, as far as it is remembered.
+    pub(super) fn all(&self) -> impl Iterator<Item = &IpAddr> {
+        self.entries.keys()
+    }
+
     /// The live claims on an address.
     pub(super) fn claims(&self, address: IpAddr) -> &[Claim] {
         self.entries.get(&address).map_or(&[], |entry| &entry.claims)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::cause::Cause;
-use crate::model::edge::{Counters, Direction, Edge, OrientedBy, Protocol};
+use crate::model::edge::{Budget, Counters, Direction, Edge, OrientedBy, Protocol};
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
 use crate::model::identity::{IdentityParts, Interner, NamedPort};
 use crate::model::labels::Labels;
@@ -81,6 +81,7 @@ fn mk_edge(initiator: &Party, responder: &Party, attempts: u64) -> Edge {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 
@@ -205,7 +206,7 @@ fn wrong_files_are_refused_with_the_line_and_what_is_wrong() {
         ("a manifest", "apiVersion: v1\n".to_owned(), 1, "is no file of recorded edges"),
         ("judged edges", "{\"initiator\":{\"type\":\"Pod\"}}\n".to_owned(), 1, "is no file of recorded"),
         ("another format", with("dryfence-edges", "dryfence-else"), 1, "is no file of recorded edges"),
-        ("newer", with("\"version\":1", "\"version\":2"), 1, "holds version 2 of the format"),
+        ("newer", with("\"version\":2", "\"version\":3"), 1, "holds version 3 of the format"),
         ("a header field", with("\"cluster\"", "\"clutser\""), 1, "clutser: unknown field `clutser`"),
         ("a header without end", with("\"end\":\"2026", "\"endd\":\"2026"), 1, "endd: unknown field"),
         ("no last line", without(lines.len() - 1), lines.len() - 1, "is truncated"),
@@ -482,6 +483,8 @@ fn any_reason() -> impl Strategy<Value = UnknownReason> {
         Just(UnknownReason::NotSynced),
         Just(UnknownReason::Snat),
         Just(UnknownReason::Unoriented),
+        Just(UnknownReason::RangeDivided),
+        Just(UnknownReason::OverBudget(Budget::Cluster)),
     ]
 }
 
@@ -491,6 +494,7 @@ enum PartyParts {
     Node(String),
     Service(String, String, Vec<(usize, u16)>),
     External,
+    Range(u8),
     Unknown(UnknownReason),
 }
 
@@ -501,6 +505,7 @@ fn any_party() -> impl Strategy<Value = (Option<IpAddr>, PartyParts)> {
         2 => (any_text(), any_text(), vec((any::<usize>(), any::<u16>()), 0..3))
             .prop_map(|(namespace, name, backends)| PartyParts::Service(namespace, name, backends)),
         1 => Just(PartyParts::External),
+        1 => (0_u8..=32).prop_map(PartyParts::Range),
         1 => any_reason().prop_map(PartyParts::Unknown),
     ];
     (proptest::option::of(any_address()), kind)
@@ -521,6 +526,10 @@ fn party(pods: &[Arc<Pod>], (address, parts): (Option<IpAddr>, PartyParts)) -> P
             }))
         }
         PartyParts::External => Endpoint::External,
+        PartyParts::Range(length) => {
+            let net = ipnet::IpNet::new(address.unwrap_or(IpAddr::from([203, 0, 113, 1])), length).unwrap();
+            return Party::range(net.network(), length);
+        }
         PartyParts::Unknown(reason) => Endpoint::Unknown(reason),
     };
     Party { address, endpoint }
@@ -577,6 +586,7 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
                     fully_visible,
                     // Keeps every edge apart from the others, so that none is merged.
                     vlan: u16::try_from(at).unwrap(),
+                    estimated: false,
                 }
             });
         edges.collect()

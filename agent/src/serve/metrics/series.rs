@@ -38,7 +38,7 @@ impl From<&Party> for Peer {
                 Self::Service(WorkloadRef::new("Service", &service.namespace, &service.name))
             }
             Endpoint::Node(_) => Self::Node,
-            Endpoint::External => Self::World,
+            Endpoint::External | Endpoint::Range(_) => Self::World,
             Endpoint::Unknown(_) => Self::Unknown,
         }
     }
