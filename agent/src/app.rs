@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashSet;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
@@ -33,6 +33,8 @@ use crate::serve::{api, health};
 pub async fn run(args: AgentArgs) -> Result<()> {
     // Before anything that a second agent on the node would disturb, or fail at with a less telling message.
     let lock = Lock::take()?;
+    // Told to stop while it starts, the agent stops as soon as it has started: what is attached is then detached.
+    let signals = Signals::catch()?;
     let gates = Gates::default();
     let (capture_gate, cluster_gate) = (gates.gate("capture"), gates.gate("cluster"));
     let published = Arc::new(ArcSwap::from_pointee(Readings::default()));
@@ -66,7 +68,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let mut audit = tokio::spawn(audit.run(Inputs { news, seen, questions }));
     info!("watching");
 
-    let ended = wait(&mut servers, &mut audit).await;
+    let ended = wait(signals, &mut servers, &mut audit).await;
     info!("stopping: the counters are read a last time");
     capture.stop().await;
     if !audit.is_finished() {
@@ -116,13 +118,29 @@ async fn start_serving(
     Ok(servers)
 }
 
+/// What tells the agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+        Ok(Self { terminate, interrupt })
+    }
+}
+
 /// Waits for a signal to stop, or for a part to end that should not.
-async fn wait(servers: &mut JoinSet<Result<()>>, audit: &mut JoinHandle<()>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+async fn wait(
+    mut signals: Signals,
+    servers: &mut JoinSet<Result<()>>,
+    audit: &mut JoinHandle<()>,
+) -> Result<()> {
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = signals.terminate.recv() => Ok(()),
+        _ = signals.interrupt.recv() => Ok(()),
         ended = audit => {
             ended.context("the audit task failed")?;
             anyhow::bail!("capture ended by itself; its last log lines say why")
