@@ -14,4 +14,5 @@ pub mod scenario;
 pub mod selector;
 pub mod time;
 pub mod translation;
+pub mod unobserved;
 pub mod verdict;

@@ -13,6 +13,7 @@ mod devices;
 mod frames;
 #[path = "bpf_veth/netns.rs"]
 mod netns;
+#[expect(dead_code, reason = "shared with other tests of capture; each uses its part")]
 #[path = "bpf_veth/traffic.rs"]
 mod traffic;
 
@@ -48,6 +49,7 @@ impl Seen {
                     self.interfaces.insert(interface.index, (interface.name, interface.routed));
                 }
                 Event::InterfaceGone { index, .. } => self.gone.push(index),
+                Event::Unwatched { .. } => panic!("not among these: {event:?}"),
                 Event::Read { observations, .. } => observations.into_iter().for_each(|o| self.add(o)),
             }
         }

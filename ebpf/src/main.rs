@@ -19,6 +19,7 @@ mod skb;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use dryfence_common::packet::Link;
 
 use crate::record::{Side, accounting, record};
 
@@ -26,7 +27,7 @@ use crate::record::{Side, accounting, record};
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    record::<{ accounting::EXACT }>(&ctx, Side::FromPod);
+    record::<{ accounting::EXACT }>(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -34,7 +35,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    record::<{ accounting::EXACT }>(&ctx, Side::ToPod);
+    record::<{ accounting::EXACT }>(&ctx, Side::ToPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -42,7 +43,7 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod_sampled(ctx: TcContext) -> i32 {
-    record::<{ accounting::SAMPLED }>(&ctx, Side::FromPod);
+    record::<{ accounting::SAMPLED }>(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -50,7 +51,7 @@ pub fn from_pod_sampled(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod_sampled(ctx: TcContext) -> i32 {
-    record::<{ accounting::SAMPLED }>(&ctx, Side::ToPod);
+    record::<{ accounting::SAMPLED }>(&ctx, Side::ToPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -58,7 +59,7 @@ pub fn to_pod_sampled(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod_off(ctx: TcContext) -> i32 {
-    record::<{ accounting::OFF }>(&ctx, Side::FromPod);
+    record::<{ accounting::OFF }>(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
@@ -66,7 +67,23 @@ pub fn from_pod_off(ctx: TcContext) -> i32 {
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod_off(ctx: TcContext) -> i32 {
-    record::<{ accounting::OFF }>(&ctx, Side::ToPod);
+    record::<{ accounting::OFF }>(&ctx, Side::ToPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// As `from_pod`, on a device without link layer: netkit in L3 mode.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_ip(ctx: TcContext) -> i32 {
+    record::<{ accounting::EXACT }>(&ctx, Side::FromPod, Link::Ip);
+    TC_ACT_UNSPEC
+}
+
+/// As `to_pod`, on a device without link layer.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_ip(ctx: TcContext) -> i32 {
+    record::<{ accounting::EXACT }>(&ctx, Side::ToPod, Link::Ip);
     TC_ACT_UNSPEC
 }
 

@@ -39,8 +39,8 @@ pub(crate) mod accounting {
 
 /// Records one packet. Whatever happens, the packet goes on.
 #[inline(always)]
-pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side) {
-    match parse(&Skb::new(ctx), Link::Ethernet) {
+pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Link) {
+    match parse(&Skb::new(ctx), link) {
         Ok(packet) => {
             let mut stands_for = 1;
             if ACCOUNTING != accounting::EXACT && packet.step == Step::Continue && packet.protocol == TCP {

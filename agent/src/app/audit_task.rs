@@ -178,6 +178,7 @@ impl AuditTask {
             Event::Interface(interface) => {
                 self.auditor.interface(interface.index, interface.since, interface.routed, now);
             }
+            Event::Unwatched { index, routed, reason } => self.auditor.unwatched(index, routed, reason),
             Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
             Event::Read { observations, .. } => self.observe(&observations, now),
         }
@@ -201,6 +202,7 @@ impl AuditTask {
         self.recorder.forget_all_but(&self.auditor.workloads());
         self.warnings = warnings;
         self.warnings.extend(self.unknown_node());
+        self.warnings.extend(self.killed_before());
         self.warnings.extend(self.notes.iter().cloned());
         self.policies = policies;
         self.rejudge().await;
@@ -223,6 +225,17 @@ impl AuditTask {
             );
             warn!(%node, "no Node and no pod has this node's name");
             warning
+        })
+    }
+
+    /// Whoever reads the window should know why it begins where it does.
+    fn killed_before(&self) -> Option<String> {
+        let left = self.capture.status().swept;
+        (left > 0).then(|| {
+            format!(
+                "an agent before this one did not exit cleanly (it left {left} filters, which were removed): nothing is known of the time before {}",
+                self.since
+            )
         })
     }
 
@@ -252,8 +265,8 @@ impl AuditTask {
 
     fn publish(&self) {
         let losses = self.losses();
-        let Status { late, left, evicted, .. } = self.capture.status();
-        let told = Told { late, left, evicted };
+        let Status { late, left, evicted, gap, .. } = self.capture.status();
+        let told = Told { late, left, evicted, gap };
         let policies = self.policies.clone();
         let readings =
             readings(&self.auditor, losses, &told, policies, self.since, self.cluster_gate.is_open());

@@ -1,5 +1,7 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 
 use crate::audit::auditor::Auditor;
@@ -15,6 +17,8 @@ pub(super) struct Told {
     pub(super) late: u64,
     pub(super) left: u64,
     pub(super) evicted: u64,
+    /// For how long an interface was not watched.
+    pub(super) gap: Duration,
 }
 
 /// The figures as they are now.
@@ -65,8 +69,12 @@ pub(super) fn readings(
         edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),
-        window_gap: std::time::Duration::ZERO,
-        pods_unobserved: vec![("no-interface", auditor.unobserved().len() as u64)],
+        window_gap: capture.gap,
+        pods_unobserved: auditor
+            .unobserved_by_reason()
+            .into_iter()
+            .map(|(reason, pods)| (reason.as_str(), pods))
+            .collect(),
         watches: vec![("manifests", is_synced)],
     }
 }

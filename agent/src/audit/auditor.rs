@@ -26,6 +26,7 @@ use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, Segme
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::model::translation::Told;
+use crate::model::unobserved::Unobserved;
 use crate::model::verdict::UnknownReason;
 
 /// What an auditor is told at start.
@@ -126,6 +127,11 @@ impl Auditor {
     pub fn interface(&mut self, index: IfIndex, since: Timestamp, routed: Vec<IpAddr>, now: Timestamp) {
         self.bindings.seen(index, since, routed);
         self.bind_routes(now);
+    }
+
+    /// An interface leads to a pod and is not watched.
+    pub fn unwatched(&mut self, index: IfIndex, routed: Vec<IpAddr>, reason: Unobserved) {
+        self.bindings.unwatched(index, routed, reason);
     }
 
     /// An interface is gone.
@@ -309,6 +315,19 @@ impl Auditor {
                 && !self.bindings.is_observed(pod)
         };
         self.index.pods_on(node).into_iter().filter(unseen).collect()
+    }
+
+    /// How many pods of this node are not observed, for each reason there is.
+    pub fn unobserved_by_reason(&self) -> Vec<(Unobserved, u64)> {
+        let mut counts: BTreeMap<Unobserved, u64> = Unobserved::ALL.map(|reason| (reason, 0)).into();
+        let node = self.settings.node.as_deref();
+        let in_host_network = node.map_or_else(Vec::new, |node| self.index.pods_on(node));
+        let in_host_network = in_host_network.iter().filter(|pod| pod.host_network && !pod.from_template);
+        counts.insert(Unobserved::HostNetwork, in_host_network.count() as u64);
+        for pod in self.unobserved() {
+            *counts.entry(self.bindings.why_unobserved(&pod)).or_default() += 1;
+        }
+        counts.into_iter().collect()
     }
 
     /// The workloads that have pods now, so that metrics of others can go.

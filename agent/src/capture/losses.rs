@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dryfence_common::counter::{Counter, Meaning};
 
@@ -24,6 +25,12 @@ pub struct Status {
     pub failed_readings: u64,
     /// How often the kernel had more to tell about interfaces than we took, and all were listed again.
     pub overruns: u64,
+    /// How often others had taken the programs off an interface, and they were attached again.
+    pub reattached: u64,
+    /// For how long, at most, interfaces were not watched because of that; summed.
+    pub gap: Duration,
+    /// Filters that an agent before had left, and that were removed at start.
+    pub swept: usize,
     /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
     pub late: u64,
     /// Edges that left the kernel after long silence. They stay in the ledger.
@@ -43,6 +50,9 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) failed_readings: u64,
     pub(super) overruns: u64,
+    pub(super) reattached: u64,
+    pub(super) gap: Duration,
+    pub(super) swept: usize,
     pub(super) left: u64,
     pub(super) evicted: u64,
 }
@@ -67,6 +77,9 @@ impl Losses {
             vanished: 0,
             failed_readings: 0,
             overruns: 0,
+            reattached: 0,
+            gap: Duration::ZERO,
+            swept: 0,
             left: 0,
             evicted: 0,
         };
@@ -93,6 +106,9 @@ impl Losses {
             vanished: counts.vanished,
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
+            reattached: counts.reattached,
+            gap: counts.gap,
+            swept: counts.swept,
             left: counts.left,
             evicted: counts.evicted,
             late: of(Meaning::Late).map(|(_, number)| number).sum(),

@@ -26,6 +26,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dr
 pub const FROM_POD: &str = "from_pod";
 /// The program that reads packets to the pod, and counts each.
 pub const TO_POD: &str = "to_pod";
+/// As [`FROM_POD`], for devices without link layer.
+pub const FROM_POD_IP: &str = "from_pod_ip";
+/// As [`TO_POD`], for devices without link layer.
+pub const TO_POD_IP: &str = "to_pod_ip";
 
 /// The programs of a way of accounting: from the pod, and to it.
 pub const fn names(accounting: Accounting) -> [&'static str; 2] {
@@ -80,7 +84,10 @@ impl Programs {
         let ring = take(&mut ebpf, "NEW_EDGES")?;
         // An interface begins with exact accounting, whatever it goes over to.
         let wanted = if settings.accounting == Accounting::Exact { None } else { Some(settings.accounting) };
-        for name in names(Accounting::Exact).into_iter().chain(wanted.map(names).into_iter().flatten()) {
+        // Only netkit has devices without link layer that lead to pods; it is from 6.7.
+        let for_netkit = is_at_least(6, 7).then_some([FROM_POD_IP, TO_POD_IP]);
+        let others = [wanted.map(names), for_netkit].into_iter().flatten().flatten();
+        for name in names(Accounting::Exact).into_iter().chain(others) {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
@@ -105,6 +112,15 @@ impl Programs {
     /// The object has no such program.
     pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         program(&mut self.ebpf, name)
+    }
+
+    /// The descriptor of one of the programs, to attach it by.
+    pub(super) fn descriptor(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let error = |source| Error::Program { program: name, source: Box::new(source) };
+        match self.ebpf.program(name) {
+            Some(program) => Ok(program.fd().map_err(error)?.as_fd()),
+            None => Err(error(ProgramError::UnexpectedProgramType)),
+        }
     }
 
     /// Every edge.

@@ -168,12 +168,15 @@ pub enum Accounting {
 /// How programs are attached to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Attach {
-    /// By TCX where the kernel has it (Linux 6.6), else by clsact
+    /// By TCX where the kernel has it (Linux 6.6), else as "clsact"
     Auto,
     /// By TCX, or not at all
     Tcx,
-    /// By a filter on the clsact qdisc
+    /// By a filter on the clsact qdisc. To add one to an interface in use makes the kernel drop what is on its way to
+    /// the pod for some milliseconds, once
     Clsact,
+    /// By a filter, but only on interfaces that have a clsact qdisc: no packet is ever delayed or dropped
+    ClsactPresent,
 }
 
 /// An interface name in which `*` stands for any text and `?` for one character.

@@ -11,20 +11,25 @@ const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
-const TCX_INGRESS: u32 = 46;
-const TCX_EGRESS: u32 = 47;
 const F_BEFORE: u32 = 1 << 3;
 
-/// Which hook of an interface.
+/// Which hook of an interface; the number is the attach type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(super) enum Hook {
-    Ingress,
-    Egress,
+    /// What the interface receives (Linux 6.6).
+    TcxIngress = 46,
+    /// What it sends.
+    TcxEgress = 47,
+    /// What the other end of a netkit device sends, asked for on its primary (Linux 6.7).
+    NetkitPeer = 55,
 }
 
 /// A type whose every bit pattern is a value, so that the kernel may write it.
@@ -76,8 +81,9 @@ struct ElementAttr {
     flags: u64,
 }
 
+/// For TCX and netkit alike.
 #[repr(C)]
-struct TcxLinkAttr {
+struct LinkCreateAttr {
     prog_fd: u32,
     target_ifindex: u32,
     attach_type: u32,
@@ -85,6 +91,41 @@ struct TcxLinkAttr {
     relative: u32,
     padding: u32,
     expected_revision: u64,
+}
+
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, for TCX and netkit alike.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    interface: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// # Safety
@@ -214,16 +255,13 @@ pub(super) fn delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     }
 }
 
-/// Attaches a program at the head of an interface's TCX programs (Linux 6.6). By index, not by name: between
-/// listing and attaching, a name may have come to mean another interface. Closing the link detaches.
-pub(super) fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Result<OwnedFd> {
-    let mut attr = TcxLinkAttr {
+/// Attaches a program at the head of a hook's programs. By index, not by name: between listing and attaching, a
+/// name may have come to mean another interface. Closing the link detaches.
+pub(super) fn link(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: interface,
-        attach_type: match hook {
-            Hook::Ingress => TCX_INGRESS,
-            Hook::Egress => TCX_EGRESS,
-        },
+        attach_type: hook as u32,
         // "Before" without saying what is before all (kernel/bpf/mprog.c).
         flags: F_BEFORE,
         relative: 0,
@@ -234,6 +272,27 @@ pub(super) fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) ->
     let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether a TCX or netkit link still has its interface: the kernel takes it away from under the link.
+pub(super) fn has_interface(link: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut info = LinkInfo::default();
+    let mut attr = InfoAttr {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes, all integers.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info.interface != 0)
+}
+
+/// How many programs are on a hook.
+pub(super) fn count_programs(interface: u32, hook: Hook) -> io::Result<u32> {
+    let mut attr = QueryAttr { target_ifindex: interface, attach_type: hook as u32, ..QueryAttr::default() };
+    // SAFETY: the pointers are null, with which the kernel only counts (bpf_mprog_query).
+    unsafe { bpf(PROG_QUERY, &mut attr) }?;
+    Ok(attr.count)
 }
 
 /// Loads a TC program of a few instructions that uses no map.

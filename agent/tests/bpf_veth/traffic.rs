@@ -3,8 +3,12 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use super::netns::Namespace;
 
 /// How long to wait for what must come: long, since tests also run on emulated machines of busy hosts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -196,3 +200,70 @@ pub(crate) fn send_frame(interface: &str, frame: &[u8], linear: Option<u16>) {
 
 /// `include/uapi/linux/if_packet.h`.
 const PACKET_VNET_HDR: libc::c_int = 15;
+
+/// Datagrams back and forth, each after the echo of the one before, until it is ended: one that is lost fails the
+/// test.
+pub(crate) struct Conversation {
+    exchanged: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    speaker: thread::JoinHandle<()>,
+}
+
+impl Conversation {
+    /// Begins one from within `namespace` with whoever echoes at `address`.
+    pub(crate) async fn begin(namespace: &Namespace, address: SocketAddr) -> Self {
+        let (exchanged, over) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (count, stop) = (Arc::clone(&exchanged), Arc::clone(&over));
+        let speak = move || {
+            let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut number = 0_u64;
+            while !stop.load(Ordering::Acquire) {
+                number += 1;
+                socket.send_to(&number.to_be_bytes(), address).unwrap();
+                let mut echo = [0; 16];
+                assert_eq!(socket.recv(&mut echo).unwrap_or_else(|e| panic!("{number} was lost: {e}")), 8);
+                assert_eq!(echo[..8], number.to_be_bytes());
+                count.store(number, Ordering::Release);
+            }
+        };
+        let speaker = namespace.run(move || thread::spawn(speak)).await;
+        Self { exchanged, over, speaker }
+    }
+
+    /// Waits until some more went back and forth.
+    pub(crate) async fn goes_on(&self) {
+        let before = self.exchanged.load(Ordering::Acquire);
+        while self.exchanged.load(Ordering::Acquire) < before + 20 {
+            assert!(!self.speaker.is_finished(), "a datagram was lost");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How many went each way.
+    pub(crate) async fn end(self) -> u64 {
+        self.over.store(true, Ordering::Release);
+        while !self.speaker.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.speaker.join().unwrap();
+        self.exchanged.load(Ordering::Acquire)
+    }
+}
+
+/// Changes an interface `times` times, of which the kernel tells everybody who wants to know.
+pub(crate) fn change_often(interface: &str, times: u32) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: zeroes are a request; the name fits with its end (15 bytes at most).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    for turn in 0..times {
+        request.ifr_ifru.ifru_mtu = 8000 + i32::try_from(turn % 2).unwrap();
+        // SAFETY: the request is what this call reads.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &raw const request) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    }
+}

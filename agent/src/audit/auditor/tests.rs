@@ -256,6 +256,18 @@ fn a_pod_without_an_interface_is_unobserved_and_not_idle() {
     assert_eq!(names, ["db"]);
     auditor.interface_gone(VETH_WEB);
     assert_eq!(auditor.unobserved().len(), 2);
+
+    auditor.unwatched(VETH_WEB, vec![ip(WEB)], Unobserved::AttachFailed);
+    let expected = |of_web, of_both| {
+        Unobserved::ALL.map(|reason| match reason {
+            Unobserved::AttachFailed => (reason, of_web),
+            Unobserved::NoInterface => (reason, of_both - of_web),
+            _ => (reason, 0),
+        })
+    };
+    assert_eq!(auditor.unobserved_by_reason(), expected(1, 2));
+    auditor.interface(VETH_WEB, at(4), vec![ip(WEB)], at(4));
+    assert_eq!(auditor.unobserved_by_reason(), expected(0, 1));
 }
 
 #[test]
