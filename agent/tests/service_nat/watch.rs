@@ -82,6 +82,7 @@ impl Watch {
                 Event::Interface(interface) => {
                     self.auditor.interface(interface.index, interface.since, interface.routed, now);
                 }
+                Event::Unwatched { index, reason, .. } => panic!("{index:?}: {reason:?}"),
                 Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
                 Event::Read { observations, .. } => {
                     let told = self.conntrack.as_mut().map(Conntrack::take);
