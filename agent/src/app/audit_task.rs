@@ -282,6 +282,8 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
+            segment_maps: self.auditor.segment_maps(),
+            exception_findings: self.auditor.exception_findings(),
             warnings: self.warnings.clone(),
             edges: self.auditor.ledger().len() as u64,
         }

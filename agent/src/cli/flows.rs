@@ -39,7 +39,8 @@ pub struct Args {
     /// Read recorded edges from these files instead, also .gz and .zst; several merge; - is standard input
     #[arg(long, value_name = "FILE", num_args = 1..)]
     flows: Vec<PathBuf>,
-    /// Judge what --flows names by the policies in these files and folders, may be repeated
+    /// Judge what --flows names by the policies, segment maps and exceptions in these files and folders, may be
+    /// repeated
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
     /// How the CNI reads what the API leaves open: NAME[,switch=true|false…] [default: that of the recording]
@@ -68,6 +69,9 @@ pub struct Args {
     /// Only the verdicts of this scenario: enforced, default-deny
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
+    /// Only what this segment map forbids; true: what any of them forbids
+    #[arg(long, value_name = "MAP", value_delimiter = ',')]
+    violation: Vec<String>,
     /// Only what was seen at the initiator's pod (egress) or at the responder's (ingress)
     #[arg(long, value_delimiter = ',')]
     direction: Vec<String>,

@@ -99,6 +99,7 @@ enum BaseArg {
 enum FailOnArg {
     NewlyDenied,
     NewlyAllowed,
+    NewViolation,
     Unknown,
     #[default]
     Any,
@@ -126,6 +127,7 @@ impl From<FailOnArg> for FailOn {
         match given {
             FailOnArg::NewlyDenied => Self::NewlyDenied,
             FailOnArg::NewlyAllowed => Self::NewlyAllowed,
+            FailOnArg::NewViolation => Self::NewViolation,
             FailOnArg::Unknown => Self::Unknown,
             FailOnArg::Any => Self::Any,
             FailOnArg::None => Self::None,

@@ -1,9 +1,9 @@
 //! `dryfence report`: what would break, which side must change, and the policy to paste.
 
 mod build;
+mod excepted;
 pub(in crate::cli) mod input;
 pub(in crate::cli) mod markdown;
-mod segments;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,11 +19,9 @@ use clap::ValueEnum;
 pub use self::build::{
     Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
 };
+pub use self::excepted::{Excepted, ExceptedBy};
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
-pub use self::segments::{
-    Excepted, ExceptedBy, MapFindings, MapUnknown, SegmentCrossing, SegmentFindings, SegmentPair,
-};
 pub use self::text::{Look, render as text};
 use super::terminal::{Color, print, width};
 use crate::serve::address::Address;

@@ -46,6 +46,9 @@ fn columns(list: &EdgeList, wide: bool) -> Vec<(String, u8)> {
     let mut columns: Vec<(String, u8)> =
         columns.into_iter().map(|(name, order)| (name.to_owned(), order)).collect();
     columns.extend(list.scenarios.iter().map(|scenario| (scenario.name.to_uppercase(), 0)));
+    if !list.segment_maps.is_empty() {
+        columns.push(("VIOLATES".to_owned(), 0));
+    }
     if wide && !list.scenarios.is_empty() {
         columns.push(("REASON".to_owned(), 0));
     }
@@ -69,6 +72,9 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     cells.push(row.cause.to_string());
     let mut cells: Vec<Cell> = cells.into_iter().map(|text| (text, None)).collect();
     cells.extend(row.answers.iter().map(|answer| (answer.in_words(), answer.verdict)));
+    if !list.segment_maps.is_empty() {
+        cells.push((row.crossings.in_words(wide), row.crossings.verdict()));
+    }
     if wide && !list.scenarios.is_empty() {
         cells.push((row.reason.clone(), None));
     }
@@ -283,5 +289,15 @@ pub(super) fn notes(list: &EdgeList, all: bool) -> Vec<String> {
         notes.push(format!("{pods} could not be observed: {}", window.unobserved.join(", ")));
     }
     notes.extend(list.warnings.iter().map(|warning| format!("warning: {warning}")));
+    let refused = list.segment_maps.iter().filter(|map| !map.in_force);
+    notes.extend(
+        refused.map(|map| {
+            format!("warning: segment map {} is not in force, nothing was judged by it", map.name)
+        }),
+    );
+    // What is written in an exception is a warning already; that it has expired is not.
+    let told = |finding: &str| list.warnings.iter().any(|warning| warning.contains(finding));
+    let wrong = list.exception_findings.iter().filter(|found| !told(&found.finding));
+    notes.extend(wrong.map(|found| format!("warning: {}: {}", found.exception, found.finding)));
     notes
 }
