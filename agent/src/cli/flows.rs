@@ -263,8 +263,13 @@ fn watch(args: &Args, choice: &Choice) -> anyhow::Result<ExitCode> {
     );
     let mut watched = Watched::new(look(args, columns()));
     let mut notes = Vec::new();
+    let mut first = true;
     loop {
         let flows = chosen(args, choice)?;
+        if std::mem::take(&mut first) && flows.list.edges.is_empty() {
+            writeln!(io::stderr(), "Nothing of that is recorded yet; waiting for it.")
+                .context("standard error takes no more")?;
+        }
         if !print_some(&watched.update(&flows, args)?, args.color)? {
             return Ok(ExitCode::SUCCESS);
         }

@@ -409,3 +409,38 @@ fn what_an_agents_maps_say_stays_beside_its_recording() {
     let kept: Vec<_> = flows.list.edges.iter().filter(|edge| !edge.segments.is_empty()).collect();
     assert_eq!((kept.len(), kept[0].port, &kept[0].segments), (1, port, &vec![forbidden]));
 }
+
+#[test]
+fn a_table_that_grows_uses_the_room_there_is_and_no_more() {
+    let shop = Shop::new();
+    let args = shop.judged(&[]);
+    for room in [70, 80, 200] {
+        let mut flows = flows_of(&args);
+        let all = std::mem::take(&mut flows.list.edges);
+        let mut watched = Watched::new(look(&args, Some(room)));
+        let mut lines = String::new();
+        for edge in all {
+            flows.list.edges.push(edge);
+            lines.push_str(&watched.update(&flows, &args).unwrap());
+        }
+        let lines = anstream::adapter::strip_str(&lines).to_string();
+        assert!(lines.lines().all(|line| line.width() <= room), "{room}:\n{lines}");
+        let last = if room == 200 { "kube-system/deploy/coredns" } else { "coredns" };
+        assert!(lines.contains(last), "{room}:\n{lines}");
+    }
+}
+
+#[test]
+fn on_a_narrow_terminal_namespaces_are_shortened_before_names() {
+    let mut interner = Interner::default();
+    let web = mk_pod(&mut interner, "myapp-staging", "my-web-client", "edge", "192.0.2.11");
+    let db = mk_pod(&mut interner, "data-layer", "postgresql", "app", "192.0.2.12");
+    let edges = [mk_edge(&web, &db, 5432, Cause::CrossNamespace, 24)];
+    let shop = Shop::new();
+    fs::write(&shop.flows, mk_file(&mk_header(), &edges)).unwrap();
+    fs::write(shop.folder.path().join("policies/segments.yaml"), SEGMENTS).unwrap();
+    let shown = shown(&shop.judged(&[]), Some(80));
+    assert!(shown.contains("my…/my-web-client") || shown.contains("mya…/my-web-client"), "{shown}");
+    assert!(shown.contains("/postgresql") && shown.contains(" DEF…DENY "), "{shown}");
+    assert!(shown.lines().all(|line| line.width() <= 80), "{shown}");
+}
