@@ -83,7 +83,7 @@ mod tests {
             in_full(&read().unwrap_err()),
             "edges.jsonl: cannot be read: No such file or directory (os error 2)"
         );
-        let told = crate::cli::report::InputError::Read {
+        let told = report::InputError::Read {
             path: "edges.jsonl".into(),
             source: std::fs::read("/nonexistent").unwrap_err(),
         };
