@@ -49,6 +49,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         capture: Arc::clone(&capture),
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
+        figures: Default::default(),
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,

@@ -25,7 +25,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::readings;
+use super::readings::{LedgerFigures, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -75,6 +75,7 @@ pub(super) struct AuditTask {
     pub(super) capture: Arc<Capture>,
     pub(super) recorder: MetricsRecorder,
     pub(super) published: Arc<ArcSwap<Readings>>,
+    pub(super) figures: LedgerFigures,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -197,10 +198,11 @@ impl AuditTask {
         self.publish();
     }
 
-    fn publish(&self) {
-        let losses = self.losses();
-        let readings =
-            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+    fn publish(&mut self) {
+        self.figures.refresh(&self.auditor);
+        let (losses, policies) = (self.losses(), self.policies.clone());
+        let is_synced = self.cluster_gate.is_open();
+        let readings = readings(&self.auditor, &self.figures, losses, policies, self.since, is_synced);
         self.published.store(Arc::new(readings));
     }
 

@@ -70,6 +70,7 @@ pub struct Auditor {
     /// Where re-judging the ledger stands, while it does.
     rejudge_from: Option<usize>,
     losses: Losses,
+    ledger_changes: u64,
 }
 
 impl Auditor {
@@ -86,6 +87,7 @@ impl Auditor {
             bindings: Bindings::default(),
             rejudge_from: None,
             losses: Losses::default(),
+            ledger_changes: 0,
         }
     }
 
@@ -196,6 +198,7 @@ impl Auditor {
 
     /// Adds what an edge counted, in `edge.counters`, to the ledger.
     fn commit(&mut self, edge: Edge, recorder: &mut dyn Recorder) {
+        self.ledger_changes += 1;
         let (judges, delta) = (&mut self.judges, edge.counters);
         judges.observe(&edge);
         let entry = self.ledger.add(edge, judges.generation(), |edge| judges.judge(edge));
@@ -208,6 +211,7 @@ impl Auditor {
 
     fn rejudge_slice(&mut self) -> bool {
         let Some(from) = self.rejudge_from else { return false };
+        self.ledger_changes += 1;
         for entry in self.ledger.slice_mut(from, REJUDGE_SLICE) {
             if entry.generation != self.judges.generation() {
                 entry.answers = self.judges.judge(&entry.edge);
@@ -223,9 +227,10 @@ impl Auditor {
     pub fn forget_before(&mut self, time: Timestamp) -> usize {
         self.index.forget_before(time);
         let forgotten = self.ledger.forget_before(time);
-        if forgotten > 0 && self.rejudge_from.is_some() {
+        if forgotten > 0 {
+            self.ledger_changes += 1;
             // The order of entries changed under the slices.
-            self.rejudge_from = Some(0);
+            self.rejudge_from = self.rejudge_from.map(|_| 0);
         }
         forgotten
     }
@@ -246,6 +251,12 @@ impl Auditor {
     /// What is wrong with exceptions, expired ones among it.
     pub fn exception_findings(&self) -> Vec<ExceptionFindingRecord> {
         self.judges.exception_findings()
+    }
+
+    /// The number of changes of the ledger so far, of its edges or their answers: figures over all of it hold
+    /// until the next one.
+    pub const fn ledger_changes(&self) -> u64 {
+        self.ledger_changes
     }
 
     /// The ledger, for figures that are computed when they are asked for.
