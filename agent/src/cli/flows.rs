@@ -21,9 +21,10 @@ use self::choose::Choice;
 use self::input::Flows;
 use self::row::{Row, SortBy};
 use self::table::{Look, Table};
+use super::recording::AskArgs;
 use super::report::DEFAULT_AGENT;
 use super::scenario::DefaultDenyArgs;
-use super::terminal::{Color, columns, print, print_some};
+use super::terminal::{PrintArgs, columns, print, print_some};
 use crate::finding::words::count;
 use crate::history::file;
 use crate::model::dialect::Dialect;
@@ -102,15 +103,10 @@ pub struct Args {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Leave out the header
-    #[arg(long)]
-    no_headers: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value_t)]
-    color: Color,
-    /// How many seconds an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    request_timeout: u64,
+    #[command(flatten)]
+    print: PrintArgs,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 /// Which form.
@@ -143,7 +139,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(io::stderr(), "{said}").context("standard error takes no more")?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&rendered(&flows, args, columns())?, args.color)?;
+    print(&rendered(&flows, args, columns())?, args.print.color)?;
     if matches!(args.output, Output::Table | Output::Wide) {
         say_notes(&flows)?;
     }
@@ -184,7 +180,7 @@ fn export(flows: &Flows, path: &std::path::Path) -> anyhow::Result<String> {
 
 fn look(args: &Args, width: Option<usize>) -> Look {
     let wide = args.output == Output::Wide;
-    Look { width: width.filter(|_| !wide), wide, headers: !args.no_headers }
+    Look { width: width.filter(|_| !wide), wide, headers: !args.print.no_headers }
 }
 
 fn rows(flows: &Flows, args: &Args) -> Vec<Row> {
@@ -210,7 +206,7 @@ fn rendered(flows: &Flows, args: &Args, width: Option<usize>) -> anyhow::Result<
     let list = &flows.list;
     Ok(match args.output {
         Output::Table | Output::Wide => table::render(&rows(flows, args), list, look(args, width)),
-        Output::Markdown => table::markdown(&rows(flows, args), list, !args.no_headers),
+        Output::Markdown => table::markdown(&rows(flows, args), list, !args.print.no_headers),
         Output::Mermaid => mermaid::render(&rows(flows, args), list).context("the map")?,
         Output::Json => {
             let mut list = list.clone();
@@ -270,7 +266,7 @@ fn watch(args: &Args, choice: &Choice) -> anyhow::Result<ExitCode> {
             writeln!(io::stderr(), "Nothing of that is recorded yet; waiting for it.")
                 .context("standard error takes no more")?;
         }
-        if !print_some(&watched.update(&flows, args)?, args.color)? {
+        if !print_some(&watched.update(&flows, args)?, args.print.color)? {
             return Ok(ExitCode::SUCCESS);
         }
         let now = table::notes(&flows.list, false);

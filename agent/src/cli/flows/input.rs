@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::ensure;
 
@@ -27,7 +26,7 @@ pub(super) struct Flows {
 
 /// Reads what the arguments name. `whole`: also as it was recorded.
 pub(super) fn read(args: &Args, addresses: &[Address], whole: bool) -> anyhow::Result<Flows> {
-    let timeout = Duration::from_secs(args.request_timeout);
+    let timeout = args.ask.timeout();
     if !args.flows.is_empty() {
         let recording = recording::read(&args.flows, &[], timeout)?;
         return judged(args, recording);
