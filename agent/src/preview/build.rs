@@ -113,13 +113,13 @@ impl Classes {
 
 /// By cause, then by owner; within one by both ends and the port.
 fn grouped(mut found: Vec<Found>) -> Vec<Group> {
-    found.sort_by_cached_key(|Found { cause, owner, finding, .. }| {
+    found.sort_by_cached_key(|Found { cause, owner, finding }| {
         let ends = (finding.initiator.to_string(), finding.responder.to_string());
         let change = (finding.port, finding.protocol, finding.before, finding.after);
         (*cause, owner.clone(), ends, change)
     });
     let mut groups: Vec<Group> = Vec::new();
-    for Found { cause, owner, finding, .. } in found {
+    for Found { cause, owner, finding } in found {
         if groups.last().is_none_or(|group| group.cause != cause) {
             groups.push(Group { cause, title: title(cause), owners: Vec::new() });
         }
