@@ -60,6 +60,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         nat,
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
+        figures: Default::default(),
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,

@@ -30,7 +30,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::{Told, readings};
+use super::readings::{LedgerFigures, Told, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -82,6 +82,7 @@ pub(super) struct AuditTask {
     pub(super) nat: Nat,
     pub(super) recorder: MetricsRecorder,
     pub(super) published: Arc<ArcSwap<Readings>>,
+    pub(super) figures: LedgerFigures,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -263,13 +264,14 @@ impl AuditTask {
         self.publish();
     }
 
-    fn publish(&self) {
-        let losses = self.losses();
+    fn publish(&mut self) {
+        self.figures.refresh(&self.auditor);
+        let (losses, policies) = (self.losses(), self.policies.clone());
         let Status { late, left, evicted, gap, .. } = self.capture.status();
         let told = Told { late, left, evicted, gap };
-        let policies = self.policies.clone();
-        let readings =
-            readings(&self.auditor, losses, &told, policies, self.since, self.cluster_gate.is_open());
+        let is_synced = self.cluster_gate.is_open();
+        let since = self.since;
+        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, is_synced);
         self.published.store(Arc::new(readings));
     }
 
@@ -360,6 +362,8 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
+            segment_maps: self.auditor.segment_maps(),
+            exception_findings: self.auditor.exception_findings(),
             warnings: self.warnings(),
             edges: self.auditor.ledger().len() as u64,
         }

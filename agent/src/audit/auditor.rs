@@ -78,6 +78,7 @@ pub struct Auditor {
     /// Where re-judging the ledger stands, while it does.
     rejudge_from: Option<usize>,
     losses: Losses,
+    ledger_changes: u64,
 }
 
 impl Auditor {
@@ -95,6 +96,7 @@ impl Auditor {
             bindings: Bindings::default(),
             rejudge_from: None,
             losses: Losses::default(),
+            ledger_changes: 0,
         }
     }
 
@@ -229,6 +231,7 @@ impl Auditor {
 
     /// Adds what an edge counted, in `edge.counters`, to the ledger.
     fn commit(&mut self, edge: Edge, recorder: &mut dyn Recorder) {
+        self.ledger_changes += 1;
         let (judges, delta) = (&mut self.judges, edge.counters);
         judges.observe(&edge);
         let entry = self.ledger.add(edge, judges.generation(), |edge| judges.judge(edge));
@@ -241,6 +244,7 @@ impl Auditor {
 
     fn rejudge_slice(&mut self) -> bool {
         let Some(from) = self.rejudge_from else { return false };
+        self.ledger_changes += 1;
         for entry in self.ledger.slice_mut(from, REJUDGE_SLICE) {
             if entry.generation != self.judges.generation() {
                 entry.answers = self.judges.judge(&entry.edge);
@@ -256,9 +260,10 @@ impl Auditor {
     pub fn forget_before(&mut self, time: Timestamp) -> usize {
         self.index.forget_before(time);
         let forgotten = self.ledger.forget_before(time);
-        if forgotten > 0 && self.rejudge_from.is_some() {
+        if forgotten > 0 {
+            self.ledger_changes += 1;
             // The order of entries changed under the slices.
-            self.rejudge_from = Some(0);
+            self.rejudge_from = self.rejudge_from.map(|_| 0);
         }
         forgotten
     }
@@ -284,6 +289,12 @@ impl Auditor {
     /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
     pub fn foldings(&self) -> BTreeMap<IpNet, Keyed> {
         foldings(self.index.networks(), self.judges.blocks())
+    }
+
+    /// The number of changes of the ledger so far, of its edges or their answers: figures over all of it hold
+    /// until the next one.
+    pub const fn ledger_changes(&self) -> u64 {
+        self.ledger_changes
     }
 
     /// The ledger, for figures that are computed when they are asked for.

@@ -105,9 +105,12 @@ impl Index {
             Object::Service(service) => self.apply_service(*service, at),
             Object::EndpointSlice(slice) => self.apply_slice(*slice),
             Object::Node(node) => self.apply_node(*node, at),
+            // Given again as it was it is no change: every reading of the manifests gives all of them.
             Object::Policy(policy) => {
-                self.policies.insert(reference, policy);
-                self.policy_generation += 1;
+                if self.policies.get(&reference) != Some(&policy) {
+                    self.policies.insert(reference, policy);
+                    self.policy_generation += 1;
+                }
             }
             Object::SegmentMap(map) => self.segments.apply_map(map),
             Object::EdgeException(exception) => self.segments.apply_exception(exception),

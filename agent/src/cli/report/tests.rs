@@ -1,6 +1,7 @@
 mod segments;
 
 use std::path::Path;
+use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Deserialize as _;

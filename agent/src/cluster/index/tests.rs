@@ -668,6 +668,9 @@ fn a_reset_swaps_the_world_and_keeps_the_history() {
     let names: Vec<String> = index.policies().iter().map(|p| p.reference().to_string()).collect();
     assert_eq!(names, ["NetworkPolicy/app/q"]);
     assert!(index.policy_generation() > policies);
+    let policies = index.policy_generation();
+    index.reset_kind("NetworkPolicy", vec![policy("q")], at(310));
+    assert_eq!(index.policy_generation(), policies, "the same again is no change");
     assert_eq!(index.topology_generation(), topology, "only policies changed");
     index.apply(mk_pod("b", &["192.0.2.1"], plain), at(400));
     assert_eq!(index.topology_generation(), topology, "the same again is no change");

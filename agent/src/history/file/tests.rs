@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use super::codec::Codec;
 use super::*;
+use crate::history::fixture::mk_shop_edges;
 use crate::model::cause::Cause;
 use crate::model::edge::{Budget, Counters, Direction, Edge, OrientedBy, Protocol};
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
@@ -635,5 +637,21 @@ proptest! {
         bytes.truncate(at);
         // The end of the last line is the one byte that says nothing.
         prop_assert_eq!(read_bytes(&bytes).is_ok(), at == length - 1);
+    }
+}
+
+#[test]
+fn a_compressed_file_is_truncated_wherever_it_stops() {
+    let plain = written(&mk_header("prod"), &mk_shop_edges());
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        let mut sink = codec.writer(Vec::new());
+        sink.write_all(&plain).unwrap();
+        let whole = sink.finish().unwrap();
+        assert!(read_bytes(&whole).is_ok());
+        // Past the bytes by which it is recognised, and before the checksums, without which all edges are there.
+        for cut in 6..whole.len() - 12 {
+            let error = read_bytes(&whole[..cut]).unwrap_err().to_string();
+            assert!(error.contains("is truncated"), "{codec:?} cut at {cut} of {}: {error}", whole.len());
+        }
     }
 }
