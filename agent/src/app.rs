@@ -1,22 +1,25 @@
 //! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
 
 mod audit_task;
+mod nat;
 mod readings;
 mod source;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashSet;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
 use self::audit_task::{Asker, AuditTask, Inputs, MetricsRecorder};
+use self::nat::Nat;
 use crate::audit::auditor::Auditor;
-use crate::capture::Capture;
+use crate::capture::{Capture, Lock, host};
 use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
 use crate::cluster::index::Index;
 use crate::model::time::Timestamp;
@@ -30,6 +33,10 @@ use crate::serve::{api, health};
 /// # Errors
 /// One sentence of what kept a part from starting, or ended it.
 pub async fn run(args: AgentArgs) -> Result<()> {
+    // Before anything that a second agent on the node would disturb, or fail at with a less telling message.
+    let lock = Lock::take()?;
+    // Told to stop while it starts, the agent stops as soon as it has started: what is attached is then detached.
+    let signals = Signals::catch()?;
     let gates = Gates::default();
     let (capture_gate, cluster_gate) = (gates.gate("capture"), gates.gate("cluster"));
     let published = Arc::new(ArcSwap::from_pointee(Readings::default()));
@@ -41,25 +48,33 @@ pub async fn run(args: AgentArgs) -> Result<()> {
 
     let index = start_index(&args.source);
     let news = source::follow(args.source.manifests, args.source.namespace)?;
-    let (capture, seen) = Capture::start(args.capture).await?;
+    let notes = Vec::from_iter(args.capture.accounting_note());
+    let nat = Nat::follow(!args.capture.no_conntrack);
+    let host = host::follow().await?;
+    let (capture, seen) = Capture::start_with(lock, args.capture).await?;
     let (capture, since) = (Arc::new(capture), Timestamp::now());
     capture_gate.open();
     let audit = AuditTask {
         auditor: Auditor::new(args.judging.settings(args.source.node_name.as_deref()), index),
         capture: Arc::clone(&capture),
+        nat,
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
+        figures: Default::default(),
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,
         cluster_gate,
+        notes,
+        exact_external: args.source.exact_external,
+        foldings: BTreeMap::new(),
         warnings: Vec::new(),
         policies: Vec::new(),
     };
-    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, questions }));
+    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, host, questions }));
     info!("watching");
 
-    let ended = wait(&mut servers, &mut audit).await;
+    let ended = wait(signals, &mut servers, &mut audit).await;
     info!("stopping: the counters are read a last time");
     capture.stop().await;
     if !audit.is_finished() {
@@ -109,13 +124,29 @@ async fn start_serving(
     Ok(servers)
 }
 
+/// What tells the agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+        Ok(Self { terminate, interrupt })
+    }
+}
+
 /// Waits for a signal to stop, or for a part to end that should not.
-async fn wait(servers: &mut JoinSet<Result<()>>, audit: &mut JoinHandle<()>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+async fn wait(
+    mut signals: Signals,
+    servers: &mut JoinSet<Result<()>>,
+    audit: &mut JoinHandle<()>,
+) -> Result<()> {
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = signals.terminate.recv() => Ok(()),
+        _ = signals.interrupt.recv() => Ok(()),
         ended = audit => {
             ended.context("the audit task failed")?;
             anyhow::bail!("capture ended by itself; its last log lines say why")

@@ -10,4 +10,5 @@ pub mod join;
 pub mod judges;
 pub mod ledger;
 mod orient;
+pub mod translations;
 pub mod waiting;

@@ -5,9 +5,16 @@
 //! the events is slow, readings come later and lose nothing.
 
 mod attach;
+mod bounds;
+mod clock;
+pub mod conntrack;
 mod error;
+mod filters;
+mod follow;
+pub mod host;
 mod interfaces;
 mod kernel;
+mod lock;
 mod losses;
 pub mod orphans;
 pub mod programs;
@@ -16,29 +23,39 @@ mod settings;
 mod syscall;
 pub mod table;
 mod task;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 pub use attach::Means;
+pub use bounds::{Bounds, Folding};
 pub use error::Error;
+pub use filters::Removed;
+pub use lock::{Holder, Lock};
 pub use losses::Status;
-pub use settings::{Attach, InvalidPattern, Pattern, Settings};
+pub use settings::{Accounting, Attach, InvalidPattern, Pattern, Settings};
 
 use crate::model::edge::{Direction, IfIndex, Observation};
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
+use crate::model::unobserved::Unobserved;
 use crate::model::unoriented::{Unoriented, UnorientedKey};
 
-/// The host side of a pod's interface, on which the programs are.
+/// The host side of a pod's interface, on which the programs are: of a veth, or the primary of a netkit pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     pub index: IfIndex,
     pub name: String,
     /// When it was first seen.
     pub since: Timestamp,
+    /// This namespace's id of the pod's network namespace: what socket lookups in it are told.
+    pub netns_id: i32,
+    /// Its `ARPHRD_*` number: what its packets begin with.
+    pub device_type: u16,
     /// Addresses of which a host route (/32, /128) points at it, in order. Pods on a bridge have none.
     pub routed: Vec<IpAddr>,
 }
@@ -48,6 +65,8 @@ pub struct Interface {
 pub enum Event {
     /// An interface is watched, or what is routed to it changed. Comes before any observation of it.
     Interface(Interface),
+    /// An interface leads to a pod and is not watched; told again when that changes.
+    Unwatched { index: IfIndex, routed: Vec<IpAddr>, reason: Unobserved },
     /// An interface is gone or no longer watched. Comes after the last observation of it.
     InterfaceGone { index: IfIndex, at: Timestamp },
     /// What was counted between two readings; every one is told, also when nothing was counted.
@@ -76,9 +95,18 @@ impl Capture {
     /// What keeps capture from working at all. An interface that cannot be attached to is none: it is in
     /// [`Status::failed`].
     pub async fn start(settings: Settings) -> Result<(Self, mpsc::Receiver<Event>), Error> {
+        Self::start_with(Lock::take()?, settings).await
+    }
+
+    /// The same for who has taken the namespace's lock before, to be refused before anything else is begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Capture::start`].
+    pub async fn start_with(lock: Lock, settings: Settings) -> Result<(Self, mpsc::Receiver<Event>), Error> {
         let (order_sender, orders) = mpsc::channel(16);
         let (events, event_receiver) = mpsc::channel(64);
-        let task = task::Task::new(settings, events).await?;
+        let task = task::Task::new(lock, settings, events).await?;
         let losses = task.losses();
         tokio::spawn(task.run(orders));
         Ok((Self { orders: order_sender, losses }, event_receiver))
@@ -88,6 +116,12 @@ impl Capture {
     /// call is in it or in an earlier one; at once if capture has ended.
     pub async fn read(&self) {
         self.order(task::Order::Read).await;
+    }
+
+    /// Has outside addresses counted together from now on, as these ranges say; none is before the first call.
+    /// Edges that are there stay as they are.
+    pub async fn fold(&self, ranges: Vec<(IpNet, Folding)>) {
+        self.order(|done| task::Order::Fold(ranges, done)).await;
     }
 
     /// Reads a last time, and detaches everything. Returns when that is done.
@@ -114,7 +148,18 @@ impl Capture {
         self.losses.status()
     }
 
-    async fn order(&self, order: fn(oneshot::Sender<()>) -> task::Order) {
+    /// Removes what an agent left on interfaces of the network namespace it is called in: one that was killed while
+    /// it attached by clsact. Whatever else it had went with it. Doing it again removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// An agent runs here, or the kernel refuses.
+    pub fn clean_up() -> Result<Vec<Removed>, Error> {
+        let _lock = Lock::take()?;
+        filters::Filters::open().and_then(|mut filters| filters.sweep()).map_err(Error::Sweep)
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> task::Order) {
         let (done, finished) = oneshot::channel();
         // Both fail only if the task has ended: then there is nothing to wait for.
         if self.orders.send(order(done)).await.is_ok() {

@@ -55,8 +55,41 @@ impl Cli {
         };
         done.unwrap_or_else(|error| {
             // Where standard error is closed, the exit code is all that can be said.
-            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            writeln!(std::io::stderr(), "error: {}", in_full(&error)).ok();
             ExitCode::from(2)
         })
+    }
+}
+
+/// The error with what caused it, each said once: some errors say their cause themselves.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).reduce(with_cause).unwrap_or_default()
+}
+
+fn with_cause(text: String, cause: String) -> String {
+    if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let read = || std::fs::read("/nonexistent").context("edges.jsonl: cannot be read");
+        assert_eq!(
+            in_full(&read().unwrap_err()),
+            "edges.jsonl: cannot be read: No such file or directory (os error 2)"
+        );
+        let told = report::InputError::Read {
+            path: "edges.jsonl".into(),
+            source: std::fs::read("/nonexistent").unwrap_err(),
+        };
+        assert_eq!(
+            in_full(&told.into()),
+            "edges.jsonl: cannot be read: No such file or directory (os error 2)"
+        );
     }
 }

@@ -5,9 +5,11 @@ mod denial;
 mod end;
 mod fix;
 mod link;
+mod segments;
 pub(crate) mod words;
 
 pub use self::denial::Denial;
 pub use self::end::End;
 pub use self::fix::Fix;
 pub(crate) use self::link::{Link, Pair, Seen};
+pub use self::segments::{MapFindings, MapUnknown, SegmentCrossing, SegmentFindings, SegmentPair};

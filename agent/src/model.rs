@@ -13,5 +13,7 @@ pub mod role;
 pub mod scenario;
 pub mod selector;
 pub mod time;
+pub mod translation;
+pub mod unobserved;
 pub mod unoriented;
 pub mod verdict;

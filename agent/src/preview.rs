@@ -1,7 +1,7 @@
 //! What a candidate would change, on recorded edges: newly denied, newly allowed, still denied, unknown.
 //!
-//! Pure: no I/O, no clock. Every recorded edge is judged twice by the judge of the live agent, by the policies of
-//! the base and by those that the API server would hold after the candidate; recorded pods whose workload, pod or
+//! Pure: no I/O, no clock. Every recorded edge is judged twice by the judges of the live agent, by the policies,
+//! segment maps and exceptions of the base and by those that the API server would hold after the candidate; recorded pods whose workload, pod or
 //! namespace the candidate edits are judged by their new labels and ports. What was recorded keeps the identity it
 //! had at the time otherwise.
 
@@ -11,6 +11,7 @@ mod compare;
 mod confidence;
 mod relabel;
 mod seen;
+mod segments;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,12 +19,13 @@ use serde::Serialize;
 
 pub use self::build::preview;
 pub use self::candidate::{Action, Edit};
+pub use self::segments::MapChange;
 use crate::finding::{Denial, End};
 use crate::history::file::Gap;
 use crate::model::cause::Cause;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Protocol};
-use crate::model::record::{DecisionRecord, LossRecord};
+use crate::model::record::{DecisionRecord, ExceptionRecord, LossRecord};
 use crate::model::scenario::Assumption;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
@@ -92,6 +94,10 @@ pub struct Preview {
     pub newly_allowed: Vec<Group>,
     pub unknown: Vec<Group>,
     pub still_denied: Vec<Group>,
+    /// What would be newly denied, were it not for an EdgeException: known, and nothing new.
+    pub excepted: Vec<Group>,
+    /// What segment maps say, whatever the policies: one for each map that there is before or after.
+    pub segments: Vec<MapChange>,
 }
 
 /// From when to when was recorded, and what was not.
@@ -123,6 +129,8 @@ pub struct Counts {
     pub newly_denied: Amount,
     pub newly_allowed: Amount,
     pub still_denied: Amount,
+    /// Newly denied, and muted by an EdgeException; in no other number.
+    pub excepted: Amount,
     /// Unknown before, after, or both.
     pub unknown: Amount,
     /// Those of them that were not unknown before, or are no longer.
@@ -131,6 +139,19 @@ pub struct Counts {
     pub unknown_after: Amount,
     /// Allowed before and after.
     pub unchanged: Amount,
+    /// What segment maps newly forbid, no longer forbid, and forbid as before.
+    pub new_violations: Amount,
+    pub gone_violations: Amount,
+    pub kept_violations: Amount,
+}
+
+impl Amount {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            findings: self.findings.saturating_add(other.findings),
+            connections: self.connections.saturating_add(other.connections),
+        }
+    }
 }
 
 /// Findings of one cause.
@@ -165,6 +186,9 @@ pub struct Finding {
     pub attempts: u64,
     pub first_seen: Timestamp,
     pub last_seen: Timestamp,
+    /// The exception that mutes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<ExceptionRecord>,
     /// The directions that change, are denied, or are unknown.
     pub sides: Vec<Side>,
 }
@@ -184,9 +208,12 @@ pub struct Side {
 pub enum FailOn {
     NewlyDenied,
     NewlyAllowed,
+    /// What a segment map newly forbids.
+    NewViolation,
     /// Anything that cannot be judged with the candidate.
     Unknown,
-    /// Newly denied, newly allowed, or unknown where it was not or no longer where it was.
+    /// Newly denied, newly allowed, unknown where it was not or no longer where it was, or a segment map forbids
+    /// other things than before.
     #[default]
     Any,
     None,
@@ -203,6 +230,12 @@ pub enum Outcome {
     CannotTell,
 }
 
+impl FailOn {
+    const fn asks_segments(self) -> bool {
+        matches!(self, Self::NewViolation | Self::Any)
+    }
+}
+
 impl Preview {
     /// Whether there is a difference that matters.
     pub fn outcome(&self, fail_on: FailOn) -> Outcome {
@@ -212,14 +245,23 @@ impl Preview {
             FailOn::None => return Outcome::Same,
             FailOn::NewlyDenied => denied,
             FailOn::NewlyAllowed => allowed,
+            FailOn::NewViolation => counts.new_violations.findings > 0,
             FailOn::Unknown => counts.unknown_after.findings > 0,
-            FailOn::Any => denied || allowed || counts.unknown_changed.findings > 0,
+            FailOn::Any => {
+                let violations = [counts.new_violations, counts.gone_violations];
+                denied
+                    || allowed
+                    || counts.unknown_changed.findings > 0
+                    || violations.iter().any(|amount| amount.findings > 0)
+            }
         };
         if different {
             return Outcome::Different;
         }
         let lost = self.window.losses.iter().any(|loss| loss.edges > 0);
-        let blind = counts.edges == 0 || lost || counts.unknown.findings > 0;
+        let unsure = counts.unknown.findings > 0
+            || self.segments.iter().any(|map| fail_on.asks_segments() && !map.unknown.is_empty());
+        let blind = counts.edges == 0 || lost || unsure;
         if blind && self.changes_something() { Outcome::CannotTell } else { Outcome::Same }
     }
 
@@ -230,7 +272,8 @@ impl Preview {
 
     /// Every finding with its cause, what is newly denied first.
     pub fn findings(&self) -> impl Iterator<Item = (Cause, &Owned, &Finding)> {
-        let groups = [&self.newly_denied, &self.newly_allowed, &self.unknown, &self.still_denied];
+        let groups =
+            [&self.newly_denied, &self.newly_allowed, &self.unknown, &self.still_denied, &self.excepted];
         groups.into_iter().flatten().flat_map(Group::findings)
     }
 }

@@ -54,7 +54,7 @@ fn expected(case: &Case, from_pod: bool) -> Effect {
         Step::Accept => edge(false, [0, 1, 0]),
         Step::Refuse => edge(false, [0, 0, 1]),
         Step::Continue => Effect { orphans: vec![orphan(packet, from_pod)], ..Effect::default() },
-        Step::Abort | Step::Reset => counted(Counter::Orphan),
+        Step::Abort | Step::Reset | Step::Close => counted(Counter::Orphan),
         Step::Reply | Step::Unreachable => counted(Counter::OrphanReply),
         Step::Fragment => counted(Counter::LaterFragment),
     }

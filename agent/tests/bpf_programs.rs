@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+#[path = "bpf_programs/bounds.rs"]
+mod bounds;
 #[path = "../../common/testing/frames.rs"]
 mod frames;
 
@@ -34,12 +36,16 @@ fn load() -> Option<Kernel> {
 }
 
 fn load_with(settings: KernelSettings) -> Option<Kernel> {
+    load_as(&Settings::default(), settings)
+}
+
+fn load_as(settings: &Settings, kernel: KernelSettings) -> Option<Kernel> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI is set");
         eprintln!("SKIPPED: this test needs root to load eBPF programs");
         return None;
     }
-    match Programs::load_with(&Settings::default(), settings) {
+    match Programs::load_with(settings, kernel) {
         Ok(programs) => Some(Kernel { programs }),
         Err(error) => panic!("{error}: {error:?}"),
     }
@@ -65,6 +71,13 @@ impl Kernel {
             .unwrap();
         assert_eq!(result.return_value, NEXT);
         assert_eq!(out, frame, "the packet is unharmed");
+    }
+
+    /// The same packet again and again, on one CPU.
+    fn repeat(&mut self, program: &'static str, frame: &[u8], times: u32) {
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::new() };
+        let result = self.programs.program(program).unwrap().test_run(options).unwrap();
+        assert_eq!(result.return_value, NEXT);
     }
 
     fn sent_by_pod(&mut self, frame: &[u8]) {
@@ -281,7 +294,9 @@ fn a_connection_older_than_the_programs_is_an_orphan() {
     let one = Connection::new(ends, 40000, 1000);
     kernel.sent_by_pod(&one.to_server(ACK, 5000, 600, 10));
     kernel.sent_to_pod(&one.to_client(FIN | ACK, 600, 5010, 10));
-    assert_eq!((kernel.edges(), kernel.counted()), (0, vec![]));
+    // It ends one that nobody knows.
+    kernel.sent_to_pod(&Connection::new(ends, 40001, 1000).to_client(FIN | ACK, 600, 5010, 10));
+    assert_eq!((kernel.edges(), kernel.counted()), (0, vec![(Counter::Orphan, 1)]));
     let orphans = kernel.programs.orphans().read().unwrap();
     let [(key, value)] = orphans[..] else { panic!("{orphans:?}") };
     assert_eq!((key.local, key.local_port), (from_ip(ip(ends[0])), 40000));
@@ -335,13 +350,16 @@ fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface
     let Some(mut kernel) = load_with(short) else { return };
     let [ends, _] = ENDS;
     let [pod, other] = ends.map(ip);
-    let young = OrphanInterface { since: monotonic(), ..UNTOLD };
+    // The programs' clock, as a packet tells it.
+    kernel.sent_by_pod(&Connection::new(ends, 40000, 1000).to_server(SYN, 1000, 0, 0));
+    let since = kernel.edge(&mk_key(ends, true, TCP, 80)).first_seen;
+    let young = OrphanInterface { since, ..UNTOLD };
     kernel.programs.orphans().tell(LOOPBACK, &young).unwrap();
     for (from, to) in [(53, 40000), (40000, 53), (40001, 40002), (500, 4500)] {
         kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(from, to, 30)));
     }
     assert_eq!(kernel.programs.orphans().read().unwrap().len(), 1, "the first");
-    assert_eq!(kernel.edges(), 3, "the others");
+    assert_eq!(kernel.edges(), 4, "the others, and the one before");
     let ask = frame(pod, other, UDP, &frames::udp(40000, 53, 30));
     kernel.sent_by_pod(&ask);
     let [(_, orphan)] = kernel.programs.orphans().read().unwrap()[..] else { panic!() };
@@ -356,12 +374,6 @@ fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface
     kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
     assert_eq!(kernel.edge(&mk_key(ends, false, UDP, 40000)).attempts, 1, "the interface is old now");
     assert_eq!(kernel.counted(), []);
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`.
-fn monotonic() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    Duration::from(now).as_nanos() as u64
 }
 
 #[test]
@@ -417,34 +429,51 @@ fn equal_ports_make_an_edge_of_each_direction() {
     }
 }
 
+/// Silences for which a moment is long enough, or none is: so nothing depends on how fast this machine is.
+const SHORT: u64 = 1;
+const LONG: u64 = 3_600_000_000_000;
+
+fn after_a_moment() {
+    // Longer than the coarse clock's tick.
+    sleep(Duration::from_millis(50));
+}
+
 #[test]
 fn after_silence_a_datagram_is_an_attempt_and_no_answer() {
-    let short = KernelSettings {
-        datagram_timeout: 50_000_000,
-        datagram_stream_timeout: 200_000_000,
-        ..KernelSettings::DEFAULT
-    };
-    let Some(mut kernel) = load_with(short) else { return };
+    let timeouts = KernelSettings { datagram_timeout: SHORT, ..KernelSettings::DEFAULT };
+    let Some(mut kernel) = load_with(timeouts) else { return };
     let [ends, _] = ENDS;
     let [pod, other] = ends.map(ip);
-    let (ask, answer) = (
-        frame(pod, other, UDP, &frames::udp(40000, 53, 30)),
-        frame(other, pod, UDP, &frames::udp(53, 40000, 60)),
+    let ask = frame(pod, other, UDP, &frames::udp(40000, 53, 30));
+    kernel.sent_by_pod(&ask);
+    after_a_moment();
+    kernel.sent_by_pod(&ask);
+    after_a_moment();
+    kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 60)));
+    assert_eq!(
+        connections(&kernel.edge(&mk_key(ends, true, UDP, 53))),
+        (2, 0, 0),
+        "asked twice, not answered"
     );
-    let key = mk_key(ends, true, UDP, 53);
-    kernel.sent_by_pod(&ask);
-    sleep(Duration::from_millis(100));
-    kernel.sent_by_pod(&ask);
-    assert_eq!(connections(&kernel.edge(&key)), (2, 0, 0), "silence makes a second attempt");
-    kernel.sent_to_pod(&answer);
-    sleep(Duration::from_millis(100));
-    kernel.sent_to_pod(&answer);
-    kernel.sent_by_pod(&ask);
-    assert_eq!(connections(&kernel.edge(&key)), (2, 1, 0), "once both spoke, it takes longer");
-    sleep(Duration::from_millis(300));
-    kernel.sent_to_pod(&answer);
     let reverse = kernel.edge(&mk_key(ends, false, UDP, 40000));
     assert_eq!(connections(&reverse), (1, 0, 0), "nobody asked lately: whoever speaks initiates");
+}
+
+#[test]
+fn once_both_sides_spoke_another_silence_counts() {
+    for (datagram_stream_timeout, attempts) in [(SHORT, 2), (LONG, 1)] {
+        let timeouts =
+            KernelSettings { datagram_timeout: LONG, datagram_stream_timeout, ..KernelSettings::DEFAULT };
+        let Some(mut kernel) = load_with(timeouts) else { return };
+        let [ends, _] = ENDS;
+        let [pod, other] = ends.map(ip);
+        let ask = frame(pod, other, UDP, &frames::udp(40000, 53, 30));
+        kernel.sent_by_pod(&ask);
+        kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 60)));
+        after_a_moment();
+        kernel.sent_by_pod(&ask);
+        assert_eq!(connections(&kernel.edge(&mk_key(ends, true, UDP, 53))), (attempts, 1, 0));
+    }
 }
 
 #[test]

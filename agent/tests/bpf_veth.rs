@@ -2,20 +2,25 @@
 //! what was sent.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+#![expect(clippy::print_stdout, reason = "what a test proves on a kernel is read by `cargo xtask kernels`")]
 
+#[path = "bpf_veth/bounds.rs"]
+mod bounds;
+#[path = "bpf_veth/devices.rs"]
+mod devices;
 #[expect(dead_code, reason = "shared with the tests of the parser; each uses its part")]
 #[path = "../../common/testing/frames.rs"]
 mod frames;
 #[path = "bpf_veth/netns.rs"]
 mod netns;
-#[expect(dead_code, reason = "shared with other tests; each uses its part")]
+#[expect(dead_code, reason = "shared with other tests of capture; each uses its part")]
 #[path = "bpf_veth/traffic.rs"]
 mod traffic;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dryfence::capture::{Attach, Capture, Event, Means, Settings};
 use dryfence::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol};
@@ -23,7 +28,10 @@ use futures::TryStreamExt as _;
 use netns::{Pod, in_own_namespace, route_into_the_void, station_of};
 use rtnetlink::Handle;
 use tokio::sync::mpsc::Receiver;
-use traffic::{ask_tcp, ask_udp, dropped, hammer, ping, send_frame, serve_tcp, serve_udp, without_ipv6};
+use traffic::{
+    PATIENCE, ask_tcp, ask_udp, dropped, hammer, ping, repeated_syns, send_frame, serve_tcp, serve_udp,
+    without_ipv6,
+};
 
 /// What capture told, summed up by edge.
 #[derive(Default)]
@@ -41,6 +49,7 @@ impl Seen {
                     self.interfaces.insert(interface.index, (interface.name, interface.routed));
                 }
                 Event::InterfaceGone { index, .. } => self.gone.push(index),
+                Event::Unwatched { .. } => panic!("not among these: {event:?}"),
                 Event::Read { observations, .. } => observations.into_iter().for_each(|o| self.add(o)),
             }
         }
@@ -118,12 +127,14 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
             })
             .await;
     }
-    client
+    let syns = client
         .namespace
         .run(move || {
+            let before = repeated_syns();
             // Long enough for one retransmit of the SYN, after a second.
             let patience = Duration::from_millis(1500);
             TcpStream::connect_timeout(&SocketAddr::new(void.into(), 80), patience).unwrap_err();
+            1 + repeated_syns() - before
         })
         .await;
     capture.read().await;
@@ -139,7 +150,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
             assert!(accepted.bytes_to_responder >= 3 * 100 && accepted.bytes_to_initiator >= 3 * 200);
             let refused = seen.edge(direction, local, 81, Protocol::Tcp);
             assert_eq!((refused.attempts, refused.accepted, refused.refused), (2, 0, 2));
-            assert_eq!((refused.packets_to_responder, refused.packets_to_initiator), (2, 2));
+            assert!(refused.packets_to_responder >= 2 && refused.packets_to_initiator >= 2);
             let udp = seen.edge(direction, local, 5353, Protocol::Udp);
             let expected = Counters {
                 attempts: 1,
@@ -168,7 +179,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     }
     let unanswered = seen.edge(Direction::Egress, client.v4, 80, Protocol::Tcp);
     assert_eq!((unanswered.attempts, unanswered.accepted, unanswered.refused), (1, 0, 0));
-    assert_eq!((unanswered.packets_to_responder, unanswered.packets_to_initiator), (2, 0));
+    assert_eq!((unanswered.packets_to_responder, unanswered.packets_to_initiator), (syns, 0));
     assert!(seen.edges.values().all(|(_, last)| last.fully_visible), "{:#?}", seen.edges);
     assert_eq!(seen.edges.len(), 2 * 2 * 4 + 2, "no edge that nobody made: {:#?}", seen.edges);
     assert_eq!(capture.losses(), []);
@@ -182,6 +193,10 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
     client.namespace.run(move || ask_tcp(target).unwrap()).await;
     seen.take(&mut events);
     assert_eq!(seen.edge(Direction::Egress, client.v4, 8080, Protocol::Tcp).attempts, 3, "detached");
+    match means {
+        Means::Tcx => println!("proved: TCX"),
+        Means::Clsact => println!("proved: clsact"),
+    }
     [client, server]
 }
 
@@ -218,7 +233,7 @@ fn has_tcx() -> bool {
 
 #[test]
 fn two_cpus_on_one_edge_lose_nothing() {
-    const EACH: u64 = 200_000;
+    let each = number_from("DRYFENCE_TEST_PACKETS", 400_000) / 2;
     in_own_namespace(|host| async move {
         let client = Pod::new(&host, 10).await;
         let server = Pod::new(&host, 20).await;
@@ -228,10 +243,12 @@ fn two_cpus_on_one_edge_lose_nothing() {
         let dropped = client
             .namespace
             .run(move || {
+                // Until the neighbours on the way are found, packets wait, and the last ones of many give way.
+                ping(target.ip(), 1);
                 // Whatever else the interface dropped, or drops meanwhile, is not the hammer's.
                 without_ipv6();
                 let before = dropped("vpeer10");
-                hammer(target, 2, EACH);
+                hammer(target, 2, each);
                 dropped("vpeer10") - before
             })
             .await;
@@ -239,8 +256,8 @@ fn two_cpus_on_one_edge_lose_nothing() {
         let mut seen = Seen::default();
         seen.take(&mut events);
         let edge = seen.edge(Direction::Egress, client.v4, 9999, Protocol::Udp);
-        assert_eq!(edge.packets_to_responder, 2 * EACH - dropped, "{dropped} never reached the host side");
-        assert_eq!(edge.bytes_to_responder, (2 * EACH - dropped) * 48);
+        assert_eq!(edge.packets_to_responder, 2 * each - dropped, "{dropped} never reached the host side");
+        assert_eq!(edge.bytes_to_responder, (2 * each - dropped) * 48);
         assert_eq!(edge.attempts, 1);
         assert_eq!(capture.losses(), []);
         drop(sink);
@@ -272,15 +289,21 @@ fn interfaces_come_and_go() {
     });
 }
 
+/// How much a test sends: little, or what somebody who measures by hand asks for.
+fn number_from(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
+}
+
 async fn until(seen: &mut Seen, events: &mut Receiver<Event>, condition: impl Fn(&Seen) -> bool) {
-    for _ in 0..500 {
+    let waiting = Instant::now();
+    while waiting.elapsed() < PATIENCE {
         seen.take(events);
         if condition(seen) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("waited five seconds in vain: {:#?} {:?}", seen.interfaces, seen.gone);
+    panic!("waited {PATIENCE:?} in vain: {:#?} {:?}", seen.interfaces, seen.gone);
 }
 
 #[test]
@@ -340,7 +363,7 @@ fn headers_outside_the_linear_part_are_read_and_the_packet_passes_whole() {
             assert_eq!((edge.packets_to_responder, edge.bytes_to_responder), (1, 20 + 8 + 5000));
         }
         let mut buffer = [0; 9000];
-        inbox.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        inbox.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(inbox.recv(&mut buffer).unwrap(), 5000);
         assert_eq!(capture.losses(), []);
     });

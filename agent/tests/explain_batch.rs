@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NAMESPACES: usize = 20;
 const PODS: usize = 1_000;
@@ -89,7 +89,6 @@ fn a_hundred_thousand_queries_stream_in_order_and_in_bounded_memory() {
     let queries = tempfile::NamedTempFile::new().unwrap();
     fs::write(queries.path(), mk_queries()).unwrap();
     let answers = tempfile::NamedTempFile::new().unwrap();
-    let started = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_dryfence"))
         .arg("explain")
         .arg("--manifests")
@@ -109,7 +108,6 @@ fn a_hundred_thousand_queries_stream_in_order_and_in_bounded_memory() {
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     };
-    let took = started.elapsed();
     let wrong = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
     assert!(status.success(), "{wrong}");
     assert_eq!(wrong, "", "nothing is wrong in these manifests");
@@ -123,9 +121,5 @@ fn a_hundred_thousand_queries_stream_in_order_and_in_bounded_memory() {
     }
     assert_eq!(verdicts.iter().sum::<usize>(), QUERIES);
     assert!(verdicts[0] > 1_000 && verdicts[1] > 1_000, "both verdicts occur: {verdicts:?}");
-    println!("{QUERIES} queries in {took:?}, at most {peak} KiB");
     assert!(peak < 200 * 1024, "{peak} KiB");
-    if !cfg!(debug_assertions) {
-        assert!(took < Duration::from_secs(5), "{took:?}");
-    }
 }

@@ -61,6 +61,7 @@ fn record(path: &Path, cluster: &str) {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     };
     let end = START.plus(std::time::Duration::from_secs(60));
     let header = Header { cluster: cluster.to_owned(), start: START, end, ..Header::default() };

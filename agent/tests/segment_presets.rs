@@ -134,6 +134,7 @@ impl Cast {
             oriented_by: OrientedBy::Handshake,
             fully_visible: true,
             vlan: 0,
+            estimated: false,
         }
     }
 }

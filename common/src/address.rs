@@ -37,6 +37,24 @@ pub fn to_ip(address: Address) -> IpAddr {
     }
 }
 
+/// The first `length` bits of an address, the rest 0. `length` is from 1 to 128.
+#[inline(always)]
+pub const fn prefix(address: Address, length: u8) -> Address {
+    // Two words: 128-bit shifts are function calls in BPF.
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    let mut high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let mut low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+    if length <= 64 {
+        low = 0;
+        high &= u64::MAX << ((64 - length as u64) & 63);
+    } else {
+        low &= u64::MAX << ((128 - length as u64) & 63);
+    }
+    let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
+    let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +64,22 @@ mod tests {
         for text in ["192.0.2.7", "0.0.0.0", "2001:db8::7", "::", "::1"] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(to_ip(from_ip(address)), address);
+        }
+    }
+
+    #[test]
+    fn a_prefix_keeps_its_bits_and_clears_the_rest() {
+        for (address, length, expected) in [
+            ("203.0.113.77", 128, "203.0.113.77"),
+            ("203.0.113.77", 120, "203.0.113.0"),
+            ("203.0.113.77", 97, "128.0.0.0"),
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2:8003:4:5:6", 65, "2001:db8:1:2:8000::"),
+            ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::"),
+            ("ffff:db8::", 1, "8000::"),
+        ] {
+            let [address, expected] = [address, expected].map(|text| from_ip(text.parse().unwrap()));
+            assert_eq!(prefix(address, length), expected, "{length}");
         }
     }
 }

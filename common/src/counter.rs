@@ -20,7 +20,13 @@ pub enum Counter {
     EdgeInsertFailed,
     /// The same, packets that would have opened a connection.
     EdgeInsertFailedOpening,
-    /// A packet of a connection whose opening we did not see, and that says that there is none any more: a reset.
+    /// The budget for what a pod opens was spent: attempts that went to its overflow edge.
+    OverBudgetOpened,
+    /// The same for what the cluster opens to a pod.
+    OverBudgetCluster,
+    /// The same for what is opened to a pod from outside.
+    OverBudgetOutside,
+    /// A packet of a connection whose opening we did not see, and that ends one: a reset, or a FIN.
     Orphan,
     /// The orphan table had no room: packets of a connection whose opening we did not see.
     OrphanTableFull,
@@ -51,7 +57,8 @@ pub enum Counter {
 pub enum Meaning {
     /// Packets were not accounted to an edge.
     LostPackets,
-    /// Packets that would have made an edge: an upper bound for lost edges. Belongs to the counter before it.
+    /// Packets that would have made an edge: an upper bound for lost edges. Where the packets were lost too, the
+    /// counter before it has them.
     LostEdges,
     /// Nothing was lost: the agent learns of it later.
     Late,
@@ -73,6 +80,9 @@ impl Counter {
         Self::EdgeMapFullOpening,
         Self::EdgeInsertFailed,
         Self::EdgeInsertFailedOpening,
+        Self::OverBudgetOpened,
+        Self::OverBudgetCluster,
+        Self::OverBudgetOutside,
         Self::Orphan,
         Self::OrphanTableFull,
         Self::OrphanBudgetSpent,
@@ -101,6 +111,7 @@ impl Counter {
             | Self::EdgeMapFullOpening
             | Self::EdgeInsertFailed
             | Self::EdgeInsertFailedOpening => "edge-map",
+            Self::OverBudgetOpened | Self::OverBudgetCluster | Self::OverBudgetOutside => "budget",
             Self::Orphan | Self::OrphanTableFull | Self::OrphanBudgetSpent | Self::OrphanReply => "orphan",
             Self::Late => "ring",
             Self::NotIp
@@ -123,6 +134,9 @@ impl Counter {
             Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::OrphanTableFull | Self::Late => "full",
             Self::OrphanBudgetSpent => "budget-spent",
             Self::EdgeInsertFailed | Self::EdgeInsertFailedOpening => "insert-failed",
+            Self::OverBudgetOpened => "opened",
+            Self::OverBudgetCluster => "cluster",
+            Self::OverBudgetOutside => "outside",
             Self::Orphan => "opening-not-seen",
             Self::OrphanReply => "request-not-seen",
             Self::NotIp => "not-ip",
@@ -148,7 +162,11 @@ impl Counter {
             | Self::OrphanTableFull
             | Self::OrphanBudgetSpent
             | Self::OrphanReply => Meaning::LostPackets,
-            Self::EdgeMapFullOpening | Self::EdgeInsertFailedOpening => Meaning::LostEdges,
+            Self::EdgeMapFullOpening
+            | Self::EdgeInsertFailedOpening
+            | Self::OverBudgetOpened
+            | Self::OverBudgetCluster
+            | Self::OverBudgetOutside => Meaning::LostEdges,
             Self::Late => Meaning::Late,
             Self::NotIp
             | Self::Group
@@ -173,10 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_edges_counter_follows_the_packets_counter_of_its_reason() {
+    fn a_lost_edges_counter_follows_the_packets_counter_of_its_reason_if_packets_were_lost() {
         for pair in Counter::ALL.windows(2) {
             if let [before, counter] = pair
                 && counter.meaning() == Meaning::LostEdges
+                && counter.stage() != "budget"
             {
                 assert_eq!((before.stage(), before.reason()), (counter.stage(), counter.reason()));
                 assert_eq!(before.meaning(), Meaning::LostPackets);

@@ -5,6 +5,14 @@ use crate::address::Address;
 /// The pod behind the interface is the initiator; else it is the responder.
 pub const LOCAL_INITIATED: u8 = 1;
 
+/// Set in [`EdgeKey::flags`] where the other end stands for a range of addresses: by how many bits its prefix is
+/// shorter than an address, shifted by this.
+pub const FOLDED_SHIFT: u8 = 1;
+
+/// What [`EdgeKey::flags`] hold, beside [`LOCAL_INITIATED`], in the overflow edge of an interface and [`Kind`]:
+/// both addresses are zero there, and the port is the kind's number.
+pub const OVERFLOW: u8 = 0x7f << FOLDED_SHIFT;
+
 /// The edge was made by a SYN, SYN-ACK, RST or their like in SCTP, or by an ICMP request.
 pub const BY_HANDSHAKE: u16 = 1;
 /// The edge was made by the first datagram.
@@ -28,9 +36,70 @@ pub struct EdgeKey {
     pub port: u16,
     /// The IP protocol number.
     pub protocol: u8,
-    /// [`LOCAL_INITIATED`]; other bits are 0.
+    /// [`LOCAL_INITIATED`], and in the other bits how the other end is folded: 0 is one address, see
+    /// [`FOLDED_SHIFT`] and [`OVERFLOW`].
     pub flags: u8,
 }
+
+impl EdgeKey {
+    /// By how many bits the other end's prefix is shorter than an address; 0 is one address.
+    #[inline(always)]
+    pub const fn folded_bits(&self) -> u8 {
+        self.flags >> FOLDED_SHIFT
+    }
+
+    /// Whether the edge stands for all that an interface's budget had no room for.
+    #[inline(always)]
+    pub const fn is_overflow(&self) -> bool {
+        self.flags & OVERFLOW == OVERFLOW
+    }
+}
+
+/// What an edge is charged to. Each interface has a budget of edges for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// What the pod opens.
+    Opened = 0,
+    /// What the cluster opens to it.
+    Cluster = 1,
+    /// What is opened to it from outside.
+    Outside = 2,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Opened, Self::Cluster, Self::Outside];
+
+    /// From [`EdgeValue::kind`] or an overflow edge's port.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+}
+
+/// Whose budget: the key of the maps that bound the number of edges.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Account {
+    pub interface: u32,
+    /// A [`Kind`]'s number.
+    pub kind: u32,
+}
+
+const _: () = assert!(size_of::<Account>() == 8);
+
+/// How the addresses of a range are keyed: the value of the longest-prefix map that the agent writes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The length of the prefix that stands for an address of the range, of 128 bits (IPv4 is mapped); 128 keeps
+    /// the address.
+    pub length: u8,
+    /// 1: outside the cluster.
+    pub outside: u8,
+    pub padding: u16,
+}
+
+const _: () = assert!(size_of::<Range>() == 4);
 
 const _: () = {
     assert!(size_of::<EdgeKey>() == 40 && align_of::<EdgeKey>() == 8);
@@ -41,7 +110,8 @@ const _: () = {
     assert!(core::mem::offset_of!(EdgeKey, flags) == 39);
 };
 
-/// What was counted on an edge. Cumulative: reading never resets it. Times are nanoseconds of `CLOCK_MONOTONIC`.
+/// What was counted on an edge. Cumulative: reading never resets it. Times are nanoseconds of the
+/// programs' clock: see [`Settings::tick_nanos`](crate::settings::Settings::tick_nanos).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EdgeValue {
@@ -71,7 +141,9 @@ pub struct EdgeValue {
     pub vlan: u16,
     /// [`BY_HANDSHAKE`], [`BY_FIRST_PACKET`], [`BY_LISTENER`] or [`BY_SERVICE`].
     pub oriented_by: u16,
-    pub padding: u32,
+    /// The [`Kind`] that the edge is charged to.
+    pub kind: u8,
+    pub padding: [u8; 3],
 }
 
 const _: () = {
@@ -88,12 +160,24 @@ pub const fn attempt(client_port: u16, number: u32) -> u64 {
     (client_port as u64) << 32 | number as u64 | 1 << 63
 }
 
+/// The same where clients or targets at several addresses share an edge: the addresses and ports that tell them
+/// apart are mixed in, so that a scan from one client port with one sequence number is not one attempt.
+#[inline(always)]
+pub const fn attempt_among(attempt: u64, remote: &Address, port: u16) -> u64 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *remote;
+    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    // Fibonacci hashing: the multiplier is 2^64 divided by the golden ratio.
+    let mixed = (high.rotate_left(29) ^ low ^ (port as u64) << 17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    attempt ^ mixed | 1 << 63
+}
+
 /// A hint that an edge is new. The map is the truth; a lost event only delays it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewEdge {
     pub key: EdgeKey,
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// Nanoseconds of the programs' clock.
     pub at: u64,
 }
 

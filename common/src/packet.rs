@@ -35,6 +35,12 @@ pub trait Bytes {
     fn read_rare<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.read(offset)
     }
+
+    /// The same number, but nothing is known about it any more: several ways through a loop that lead to it become
+    /// one for the kernel's verifier. `None` only where that cannot be done.
+    fn forget(&self, number: u64) -> Option<u64> {
+        Some(number)
+    }
 }
 
 impl Bytes for [u8] {
@@ -71,6 +77,8 @@ pub enum Step {
     Reset,
     /// Anything later: the packet does not say who opened the connection.
     Continue,
+    /// The same, and the last of its sender: TCP FIN.
+    Close,
     /// UDP: has no steps.
     Datagram,
     /// A later fragment: its ports were in the first one, and both are 0 here.

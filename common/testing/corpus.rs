@@ -74,6 +74,7 @@ fn packet(name: &str, reads: &Reads) -> Packet {
         "abort" => Step::Abort,
         "reset" => Step::Reset,
         "continue" => Step::Continue,
+        "close" => Step::Close,
         "datagram" => Step::Datagram,
         "request" => Step::Request,
         "reply" => Step::Reply,

@@ -5,7 +5,9 @@ use dryfence_common::counter::Counter;
 use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, attempt};
 use dryfence_common::packet::{Packet, SCTP, Step, TCP, UDP};
 
-use crate::maps::{EDGES, NEW_EDGES, add, count, setting};
+use crate::bounds::{charge, count_over, has_room};
+use crate::ends::Ends;
+use crate::maps::{EDGES, FIRST, NEW_EDGES, add, count, setting};
 
 /// Negative error numbers of `bpf_map_update_elem`.
 const EEXIST: i32 = -17;
@@ -20,94 +22,156 @@ pub(crate) struct Arrival {
     pub(crate) vlan: u16,
 }
 
-/// TCP SYN, SCTP INIT: an attempt, unless it repeats the last one.
-#[inline(always)]
-pub(crate) fn open(key: &EdgeKey, arrival: &Arrival, attempt: u64) {
-    let first = EdgeValue { attempts: 1, opened: attempt, oriented_by: BY_HANDSHAKE, ..sent(arrival) };
-    if let Some(edge) = find_or_insert(key, &first, arrival) {
-        edge.attempt_once(attempt);
-        edge.to_responder(arrival);
+/// What a packet is to its edge, which it makes if there is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// TCP SYN, SCTP INIT: an attempt, unless it repeats the last one.
+    Opening,
+    /// A datagram or ICMP request from its initiator. After silence it is an attempt; where targets share the
+    /// overflow edge, so is one to another target than the last.
+    Request,
+    /// SYN-ACK, INIT-ACK: its sender is the responder.
+    Acceptance,
+    /// RST+ACK with sequence 0: so is its.
+    Refusal,
+}
+
+impl By {
+    /// Whether the sender initiates.
+    #[inline(always)]
+    pub(crate) const fn initiates(self) -> bool {
+        matches!(self, Self::Opening | Self::Request)
     }
 }
 
-/// SYN-ACK, INIT-ACK: makes the edge where the opening was not seen, since its sender is the responder.
+/// Counts a packet on its edge.
 #[inline(always)]
-pub(crate) fn accept(key: &EdgeKey, arrival: &Arrival, attempt: u64) {
-    let first = EdgeValue { accepted: 1, answered: attempt, oriented_by: BY_HANDSHAKE, ..answered(arrival) };
-    if let Some(edge) = find_or_insert(key, &first, arrival) {
-        edge.accept_once(attempt);
+pub(crate) fn step(ends: &mut Ends, by: By, attempt: u64, arrival: &Arrival) {
+    let Some((edge, attempt)) = find_or_insert(ends, by, attempt, arrival) else { return };
+    match by {
+        By::Opening => edge.attempt_once(attempt),
+        By::Request => edge.request(attempt, arrival),
+        By::Acceptance => edge.accept_once(attempt),
+        By::Refusal => edge.refuse_once(attempt),
+    }
+    if by.initiates() {
+        edge.to_responder(arrival);
+    } else {
         edge.to_initiator(arrival);
     }
 }
 
-/// RST+ACK with sequence 0: makes the edge just so.
+/// A packet of a connection that is open. Whether its sender is the initiator; `None` where no edge is found.
 #[inline(always)]
-pub(crate) fn refuse(key: &EdgeKey, arrival: &Arrival, attempt: u64) {
-    let first = EdgeValue { refused: 1, answered: attempt, oriented_by: BY_HANDSHAKE, ..answered(arrival) };
-    if let Some(edge) = find_or_insert(key, &first, arrival) {
-        edge.refuse_once(attempt);
-        edge.to_initiator(arrival);
-    }
-}
-
-/// A later packet, if its sender is the initiator of a known edge.
-#[inline(always)]
-pub(crate) fn from_initiator(key: &EdgeKey, arrival: &Arrival, packet: &Packet) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
-    // Where answers never cross this interface (`bpf_redirect_peer` passes it by), the initiator's first packet
-    // after its SYN proves that there was one. Where they do, the SYN-ACK was counted.
-    if packet.step == Step::Continue && !edge.was_heard() {
-        let attempt = attempt(packet.source_port, packet.number);
-        if edge.opened() == attempt {
-            edge.accept_once(attempt);
-        }
-    }
-    edge.to_responder(arrival);
-    true
-}
-
-/// A later packet, if its sender is the responder of a known edge.
-#[inline(always)]
-pub(crate) fn from_responder(key: &EdgeKey, arrival: &Arrival, packet: &Packet) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
-    if packet.step == Step::Abort {
-        let attempt = attempt(packet.destination_port, packet.number);
-        if edge.opened() == attempt {
-            edge.refuse_once(attempt);
-        }
-    }
-    edge.to_initiator(arrival);
-    true
-}
-
-/// A datagram or ICMP request from its initiator. After silence it is an attempt.
-#[inline(always)]
-pub(crate) fn request(key: &EdgeKey, arrival: &Arrival) {
-    let oriented_by = if key.protocol == UDP { BY_FIRST_PACKET } else { BY_HANDSHAKE };
-    let first = EdgeValue { attempts: 1, opened: arrival.at, oriented_by, ..sent(arrival) };
-    if let Some(edge) = find_or_insert(key, &first, arrival) {
-        if !edge.is_active(arrival.at) {
-            edge.attempt_once(arrival.at);
+pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
+    let (edge, initiated) = find_open(ends)?;
+    let packet = ends.packet();
+    let is_abort = packet.step == Step::Abort;
+    if initiated {
+        // Where answers never cross this interface (`bpf_redirect_peer` passes it by), the initiator's first packet
+        // after its SYN proves that there was one. Where they do, the SYN-ACK was counted.
+        if !is_abort && !edge.was_heard() {
+            let attempt = ends.attempt(attempt(packet.source_port, packet.number), true);
+            if edge.opened() == attempt {
+                edge.accept_once(attempt);
+            }
         }
         edge.to_responder(arrival);
+    } else {
+        if is_abort {
+            let attempt = ends.attempt(attempt(packet.destination_port, packet.number), false);
+            if edge.opened() == attempt {
+                edge.refuse_once(attempt);
+            }
+        }
+        edge.to_initiator(arrival);
     }
+    Some(initiated)
 }
 
-/// A datagram from the initiator of an edge that is active.
+/// The edge, and whether the packet's sender is its initiator: the lower port is more likely the responder's.
 #[inline(always)]
-pub(crate) fn still_requesting(key: &EdgeKey, arrival: &Arrival) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
-    if !edge.is_active(arrival.at) {
-        return false;
+fn find_open(ends: &mut Ends) -> Option<(Edge, bool)> {
+    let lower_responds = ends.packet().destination_port <= ends.packet().source_port;
+    for _ in 0..2 {
+        for initiated in [lower_responds, !lower_responds] {
+            if let Some(edge) = Edge::find(ends.edge(initiated)) {
+                return Some((edge, initiated));
+            }
+        }
+        if !ends.fold() {
+            break;
+        }
     }
-    edge.to_responder(arrival);
-    true
+    // Of a pod whose budget was spent, the connection is most likely one that got no edge of its own.
+    Edge::find(ends.overflow(lower_responds)).map(|edge| (edge, lower_responds))
 }
 
-/// An answer, if the edge it would belong to is active: each attempt is accepted once.
+/// A datagram of an edge that is there. Whether its sender is the initiator; `None` where it initiates a new one, or
+/// belongs to what passed before the programs were there.
+///
+/// It is an answer only while the edge the other way is active; else its sender initiates. Equal ports on both
+/// sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's, and show that the
+/// other one is heard.
 #[inline(always)]
-pub(crate) fn reply(key: &EdgeKey, arrival: &Arrival) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
+pub(crate) fn datagram(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
+    let (edge, initiated) = find_datagrams(ends, arrival)?;
+    if initiated {
+        edge.request(arrival.at, arrival);
+        edge.to_responder(arrival);
+    } else {
+        edge.accept_once(edge.opened());
+        edge.to_initiator(arrival);
+    }
+    Some(initiated)
+}
+
+#[inline(always)]
+fn find_datagrams(ends: &mut Ends, arrival: &Arrival) -> Option<(Edge, bool)> {
+    let Packet { source_port, destination_port, .. } = *ends.packet();
+    for _ in 0..2 {
+        // The likelier first: with the lower port on the other side, its edge comes before the one the other way.
+        let mut own = None;
+        if destination_port < source_port {
+            own = Edge::find(ends.edge(true));
+            if let Some(edge) = own
+                && edge.is_active(arrival.at)
+            {
+                return Some((edge, true));
+            }
+        }
+        if let Some(edge) = Edge::find(ends.edge(false))
+            && edge.is_active(arrival.at)
+        {
+            if source_port != destination_port {
+                return Some((edge, false));
+            }
+            edge.accept_once(edge.opened());
+        }
+        if destination_port >= source_port {
+            own = Edge::find(ends.edge(true));
+        }
+        if let Some(edge) = own {
+            return Some((edge, true));
+        }
+        if !ends.fold() {
+            break;
+        }
+    }
+    // An answer to what got no edge of its own.
+    if source_port < destination_port
+        && let Some(edge) = Edge::find(ends.overflow(false))
+        && edge.is_active(arrival.at)
+    {
+        return Some((edge, false));
+    }
+    None
+}
+
+/// An ICMP answer, if its request was seen.
+#[inline(always)]
+pub(crate) fn reply(ends: &mut Ends, arrival: &Arrival) -> bool {
+    let Some(edge) = find(ends, false) else { return false };
     if !edge.is_active(arrival.at) {
         return false;
     }
@@ -116,23 +180,18 @@ pub(crate) fn reply(key: &EdgeKey, arrival: &Arrival) -> bool {
     true
 }
 
-/// Equal ports: the datagram is counted on its sender's edge, and shows that the other one is heard.
-#[inline(always)]
-pub(crate) fn answered_by_gossip(key: &EdgeKey, arrival: &Arrival) {
-    if let Some(edge) = Edge::find(key)
-        && edge.is_active(arrival.at)
-    {
-        edge.accept_once(edge.opened());
-    }
-}
-
-/// An ICMP unreachable for a packet of the edge: refuses the last attempt, if that is what it quotes. Of TCP it
+/// An ICMP unreachable for a packet of an edge: refuses the last attempt, if that is what it quotes. Of TCP it
 /// must be the SYN itself: a route may also vanish under an open connection.
 #[inline(always)]
-pub(crate) fn unreachable(key: &EdgeKey, quoted: u64) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
+pub(crate) fn unreachable(ends: &mut Ends) -> bool {
+    let Packet { source_port, number, protocol, .. } = *ends.packet();
+    let quoted = attempt(source_port, number);
+    if Edge::find(ends.edge(false)).is_some() {
+        return true;
+    }
+    let Some(edge) = find(ends, true) else { return Edge::find(ends.edge(false)).is_some() };
     let opened = edge.opened();
-    if opened == quoted || !matches!(key.protocol, TCP | SCTP) {
+    if opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP) {
         edge.refuse_once(opened);
     }
     true
@@ -140,9 +199,9 @@ pub(crate) fn unreachable(key: &EdgeKey, quoted: u64) -> bool {
 
 /// A later fragment of a datagram that was counted on the edge. False if that is gone.
 #[inline(always)]
-pub(crate) fn piece(key: &EdgeKey, arrival: &Arrival, from_initiator: bool) -> bool {
-    let Some(edge) = Edge::find(key) else { return false };
-    if from_initiator {
+pub(crate) fn piece(ends: &mut Ends, initiated: bool, arrival: &Arrival) -> bool {
+    let Some(edge) = find(ends, initiated) else { return false };
+    if initiated {
         edge.to_responder(arrival);
     } else {
         edge.to_initiator(arrival);
@@ -150,40 +209,115 @@ pub(crate) fn piece(key: &EdgeKey, arrival: &Arrival, from_initiator: bool) -> b
     true
 }
 
-/// Whether there is such an edge.
+/// The edge: exact, folded, or the overflow edge.
 #[inline(always)]
-pub(crate) fn is_known(key: &EdgeKey) -> bool {
-    Edge::find(key).is_some()
-}
-
-/// The edge, if it exists. If not, it is made with `first`, and there is nothing left to add.
-#[inline(always)]
-fn find_or_insert(key: &EdgeKey, first: &EdgeValue, arrival: &Arrival) -> Option<Edge> {
-    if let Some(edge) = Edge::find(key) {
+fn find(ends: &mut Ends, initiated: bool) -> Option<Edge> {
+    if let Some(edge) = Edge::find(ends.edge(initiated)) {
         return Some(edge);
     }
+    if ends.fold()
+        && let Some(edge) = Edge::find(ends.edge(initiated))
+    {
+        return Some(edge);
+    }
+    Edge::find(ends.overflow(initiated))
+}
+
+/// The edge, if it exists, and the attempt as that edge tells it from others. If not, it is made, and there is
+/// nothing left to add. The exact edge comes before the folded one, so that what the cluster talks among itself
+/// needs one lookup; beyond the budget it is the overflow edge.
+#[inline(always)]
+fn find_or_insert(ends: &mut Ends, by: By, attempt: u64, arrival: &Arrival) -> Option<(Edge, u64)> {
+    let initiated = by.initiates();
+    let mut edge = Edge::find(ends.edge(initiated));
+    if edge.is_none() && ends.fold() {
+        edge = Edge::find(ends.edge(initiated));
+    }
+    if edge.is_some() {
+        return edge.map(|edge| (edge, ends.attempt(attempt, initiated)));
+    }
+    let account = ends.account(initiated);
+    let has_room = has_room(&account);
+    if !has_room {
+        edge = Edge::find(ends.overflow(initiated));
+    }
+    let attempt = ends.attempt(attempt, initiated);
+    if !has_room && initiated && edge.is_none_or(|edge| edge.opened() != attempt) {
+        count_over(ends.kind(initiated));
+    }
+    if edge.is_none() {
+        match insert(ends, by, attempt, arrival) {
+            Inserted::Made if has_room => charge(&account),
+            Inserted::Raced => edge = Edge::find(ends.named()),
+            Inserted::Made | Inserted::Lost => {}
+        }
+    }
+    edge.map(|edge| (edge, attempt))
+}
+
+/// What became of an insert.
+#[derive(PartialEq, Eq)]
+enum Inserted {
+    Made,
+    /// Another CPU was faster.
+    Raced,
+    Lost,
+}
+
+/// Makes the edge named last.
+#[inline(always)]
+fn insert(ends: &Ends, by: By, attempt: u64, arrival: &Arrival) -> Inserted {
+    let key = ends.named();
+    let Some(first) = first(ends, by, attempt, arrival) else {
+        lost(Counter::EdgeInsertFailed, Counter::EdgeInsertFailedOpening, arrival);
+        return Inserted::Lost;
+    };
     match EDGES.insert(key, first, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             hint(key, arrival.at);
-            None
+            Inserted::Made
         }
-        // Another CPU was faster.
-        Err(EEXIST) => {
-            let edge = Edge::find(key);
-            if edge.is_none() {
-                lost(Counter::EdgeInsertFailed, Counter::EdgeInsertFailedOpening, arrival);
-            }
-            edge
-        }
+        Err(EEXIST) => Inserted::Raced,
         Err(E2BIG) => {
             lost(Counter::EdgeMapFull, Counter::EdgeMapFullOpening, arrival);
-            None
+            Inserted::Lost
         }
         Err(_) => {
             lost(Counter::EdgeInsertFailed, Counter::EdgeInsertFailedOpening, arrival);
-            None
+            Inserted::Lost
         }
     }
+}
+
+/// A new edge's value, after its first packet. Not on the stack, which has no room for it.
+#[inline(always)]
+fn first<'a>(ends: &Ends, by: By, attempt: u64, arrival: &Arrival) -> Option<&'a EdgeValue> {
+    let first = FIRST.get_ptr_mut(0)?;
+    // SAFETY: the memory is this CPU's, and no program of ours interrupts another on one CPU.
+    let first = unsafe { &mut *first };
+    *first = EdgeValue::default();
+    first.first_seen = arrival.at;
+    first.vlan = arrival.vlan;
+    let initiated = by.initiates();
+    first.kind = ends.kind(initiated) as u8;
+    first.oriented_by = if ends.named().protocol == UDP { BY_FIRST_PACKET } else { BY_HANDSHAKE };
+    if initiated {
+        first.attempts = 1;
+        first.opened = attempt;
+        first.packets_to_responder = arrival.packets;
+        first.bytes_to_responder = arrival.bytes;
+        first.last_to_responder = arrival.at;
+    } else {
+        match by {
+            By::Refusal => first.refused = 1,
+            _ => first.accepted = 1,
+        }
+        first.answered = attempt;
+        first.packets_to_initiator = arrival.packets;
+        first.bytes_to_initiator = arrival.bytes;
+        first.last_to_initiator = arrival.at;
+    }
+    Some(first)
 }
 
 #[inline(always)]
@@ -204,33 +338,8 @@ fn hint(key: &EdgeKey, at: u64) {
     }
 }
 
-/// A new edge's value after a packet from its initiator.
-#[inline(always)]
-fn sent(arrival: &Arrival) -> EdgeValue {
-    EdgeValue {
-        packets_to_responder: arrival.packets,
-        bytes_to_responder: arrival.bytes,
-        first_seen: arrival.at,
-        last_to_responder: arrival.at,
-        vlan: arrival.vlan,
-        ..EdgeValue::default()
-    }
-}
-
-/// A new edge's value after a packet from its responder.
-#[inline(always)]
-fn answered(arrival: &Arrival) -> EdgeValue {
-    EdgeValue {
-        packets_to_initiator: arrival.packets,
-        bytes_to_initiator: arrival.bytes,
-        first_seen: arrival.at,
-        last_to_initiator: arrival.at,
-        vlan: arrival.vlan,
-        ..EdgeValue::default()
-    }
-}
-
 /// A value of the map, shared with every CPU.
+#[derive(Clone, Copy)]
 struct Edge(*mut EdgeValue);
 
 impl Edge {
@@ -240,21 +349,21 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn opened(&self) -> u64 {
+    fn opened(self) -> u64 {
         // SAFETY: the map's value is valid while the program runs; aligned 64-bit loads do not tear.
         unsafe { (&raw const (*self.0).opened).read_volatile() }
     }
 
     /// Whether the responder was ever heard here.
     #[inline(always)]
-    fn was_heard(&self) -> bool {
+    fn was_heard(self) -> bool {
         // SAFETY: as in `opened`.
         unsafe { (&raw const (*self.0).packets_to_initiator).read_volatile() != 0 }
     }
 
     /// Whether a datagram now still belongs to what was said before, as conntrack sees it.
     #[inline(always)]
-    fn is_active(&self, at: u64) -> bool {
+    fn is_active(self, at: u64) -> bool {
         // SAFETY: as in `opened`.
         let (to_responder, to_initiator) = unsafe {
             (
@@ -272,8 +381,17 @@ impl Edge {
         at <= last || at - last <= timeout
     }
 
+    /// A datagram from the initiator. A time as `attempt` is one only after silence; anything else says which
+    /// target of an overflow edge it goes to.
     #[inline(always)]
-    fn attempt_once(&self, attempt: u64) {
+    fn request(self, attempt: u64, arrival: &Arrival) {
+        if attempt != arrival.at || !self.is_active(arrival.at) {
+            self.attempt_once(attempt);
+        }
+    }
+
+    #[inline(always)]
+    fn attempt_once(self, attempt: u64) {
         let value = self.0;
         if self.opened() != attempt {
             // SAFETY: as in `opened`.
@@ -285,7 +403,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn accept_once(&self, attempt: u64) {
+    fn accept_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
             unsafe { add(&raw mut (*self.0).accepted, 1) };
@@ -293,7 +411,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn refuse_once(&self, attempt: u64) {
+    fn refuse_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
             unsafe { add(&raw mut (*self.0).refused, 1) };
@@ -302,7 +420,7 @@ impl Edge {
 
     /// Notes that an attempt was answered; false if it was already.
     #[inline(always)]
-    fn answer(&self, attempt: u64) -> bool {
+    fn answer(self, attempt: u64) -> bool {
         // SAFETY: as in `opened`.
         unsafe {
             let answered = &raw mut (*self.0).answered;
@@ -315,7 +433,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn to_responder(&self, arrival: &Arrival) {
+    fn to_responder(self, arrival: &Arrival) {
         let value = self.0;
         // SAFETY: as in `opened`. The time is a plain store: the last of two CPUs wins, both are right.
         unsafe {
@@ -326,7 +444,7 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn to_initiator(&self, arrival: &Arrival) {
+    fn to_initiator(self, arrival: &Arrival) {
         let value = self.0;
         // SAFETY: as in `to_responder`.
         unsafe {

@@ -9,7 +9,9 @@
     reason = "the bpf target has no AtomicU64; its atomic add is reachable only as a compiler intrinsic"
 )]
 
+mod bounds;
 mod edges;
+mod ends;
 mod fragments;
 mod maps;
 mod orphans;
@@ -21,37 +23,69 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::packet::Link;
 
-use crate::record::{Side, record};
+use crate::record::{Side, accounting, record};
 
-/// Packets from the pod: ingress of the host side of its veth.
+/// Packets from the pod: ingress of the host side of its veth. Each is counted.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::FromPod, Link::Ethernet);
+    record::<{ accounting::EXACT }>(&ctx, Side::FromPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
-/// Packets to the pod: egress of the host side of its veth.
+/// Packets to the pod: egress of the host side of its veth. Each is counted.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    record(&ctx, Side::ToPod, Link::Ethernet);
+    record::<{ accounting::EXACT }>(&ctx, Side::ToPod, Link::Ethernet);
     TC_ACT_UNSPEC
 }
 
-/// [`from_pod`] for a device without a link layer: its packets begin with the IP header.
+/// Packets from the pod; of TCP data packets a sample.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_sampled(ctx: TcContext) -> i32 {
+    record::<{ accounting::SAMPLED }>(&ctx, Side::FromPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// Packets to the pod; of TCP data packets a sample.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_sampled(ctx: TcContext) -> i32 {
+    record::<{ accounting::SAMPLED }>(&ctx, Side::ToPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// Packets from the pod, without TCP data packets.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn from_pod_off(ctx: TcContext) -> i32 {
+    record::<{ accounting::OFF }>(&ctx, Side::FromPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// Packets to the pod, without TCP data packets.
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
+pub fn to_pod_off(ctx: TcContext) -> i32 {
+    record::<{ accounting::OFF }>(&ctx, Side::ToPod, Link::Ethernet);
+    TC_ACT_UNSPEC
+}
+
+/// As `from_pod`, on a device without link layer: netkit in L3 mode.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn from_pod_ip(ctx: TcContext) -> i32 {
-    record(&ctx, Side::FromPod, Link::Ip);
+    record::<{ accounting::EXACT }>(&ctx, Side::FromPod, Link::Ip);
     TC_ACT_UNSPEC
 }
 
-/// [`to_pod`] for a device without a link layer.
+/// As `to_pod`, on a device without link layer.
 #[classifier]
 #[expect(unreachable_pub, reason = "the loader finds programs by symbol")]
 pub fn to_pod_ip(ctx: TcContext) -> i32 {
-    record(&ctx, Side::ToPod, Link::Ip);
+    record::<{ accounting::EXACT }>(&ctx, Side::ToPod, Link::Ip);
     TC_ACT_UNSPEC
 }
 

@@ -1,15 +1,40 @@
 //! Maps, counters, settings and the clock.
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use dryfence_common::address::Address;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{EdgeKey, EdgeValue};
+use dryfence_common::edge::{Account, EdgeKey, EdgeValue, Range};
 use dryfence_common::settings::Settings;
 
 /// Every edge. Not LRU, which forgets in silence; the agent sets the size.
 #[map]
 pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(65_536, 0);
+
+/// How addresses are keyed, by their longest prefix. Empty until the agent knows the cluster's ranges: what is
+/// not in it is the cluster's, and keyed as it is.
+#[map]
+pub(crate) static RANGES: LpmTrie<Address, Range> = LpmTrie::with_max_entries(65_536, 0);
+
+/// How many edges were ever made. Only the programs write it; only the agent writes [`ALLOWED`], so that neither
+/// loses what the other adds.
+#[map]
+pub(crate) static MADE: HashMap<Account, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// How many edges may have been made: the budget and the edges that left. Without an entry, the budget alone.
+#[map]
+pub(crate) static ALLOWED: HashMap<Account, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Where a new edge's value is written before it is inserted.
+#[map]
+pub(crate) static FIRST: PerCpuArray<EdgeValue> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many TCP data packets this CPU passes over before it counts one.
+#[map]
+pub(crate) static STRIDE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// Hints that an edge is new.
 #[map]
@@ -42,6 +67,24 @@ pub(crate) fn count(counter: Counter, amount: u64) {
     }
 }
 
+/// Whether to count this TCP data packet, when one in [`Settings::sample_rate`] is: `None` passes it over,
+/// otherwise how many packets it stands for. The stride is random with that mean, so that traffic with a rhythm
+/// is not met always at the same beat.
+#[inline(always)]
+pub(crate) fn sample() -> Option<u32> {
+    let left = STRIDE.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's and valid while the program runs; nothing of ours interrupts us here.
+    let left = unsafe { &mut *left };
+    if *left > 1 {
+        *left -= 1;
+        return None;
+    }
+    let rate = setting!(sample_rate);
+    // SAFETY: a helper without arguments.
+    *left = 1 + unsafe { bpf_get_prandom_u32() } % (2 * rate - 1);
+    Some(rate)
+}
+
 /// Adds to a number that other CPUs add to as well.
 ///
 /// # Safety
@@ -55,12 +98,14 @@ pub(crate) unsafe fn add(number: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, amount) };
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, at most a tick old where the kernel has the coarse clock.
+/// Nanoseconds since about the boot, as old as the last tick. The counter is a load; the clock costs more than
+/// looking an edge up.
 #[inline(always)]
 pub(crate) fn now() -> u64 {
-    if setting!(coarse_clock) != 0 {
-        // SAFETY: a helper without arguments; the setting says that the kernel has it.
-        unsafe { bpf_ktime_get_coarse_ns() }
+    let tick = setting!(tick_nanos);
+    if tick != 0 {
+        // SAFETY: a helper without arguments, of Linux 5.5.
+        unsafe { bpf_jiffies64() }.wrapping_mul(tick)
     } else {
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_ns() }

@@ -13,6 +13,7 @@ use dryfence_common::orphan::{
 use dryfence_common::packet::{TCP, UDP};
 
 use crate::edges::Arrival;
+use crate::ends::Ends;
 use crate::maps::{add, count, setting};
 
 /// Every orphan. The agent sets the size, and deletes.
@@ -39,26 +40,27 @@ const TCP_LISTEN: u32 = 10;
 /// were there (from a server's port to a client's, while the interface is young), or it answers such a one, of which
 /// the agent has not said yet which it is.
 #[inline(always)]
-pub(crate) fn may_be_older(key: OrphanKey, from_port: u16, to_port: u16, at: u64) -> bool {
-    let (down, up) = (from_port < EPHEMERAL_FROM, to_port < EPHEMERAL_FROM);
+pub(crate) fn may_be_older(ends: &Ends, at: u64) -> bool {
+    let packet = ends.packet();
+    let (down, up) = (packet.source_port < EPHEMERAL_FROM, packet.destination_port < EPHEMERAL_FROM);
     if down == up {
         return false;
     }
-    let since = told(key.interface).since;
+    let since = told(ends.interface()).since;
     if since == 0 || at >= since + setting!(datagram_stream_timeout) {
         return false;
     }
-    down || orphan_since(key).is_some_and(|since| at < since + setting!(datagram_timeout))
+    down || orphan_since(ends).is_some_and(|since| at < since + setting!(datagram_timeout))
 }
 
 /// When the orphan was made.
 #[inline(always)]
-fn orphan_since(key: OrphanKey) -> Option<u64> {
+fn orphan_since(ends: &Ends) -> Option<u64> {
     let work = ORPHAN_WORK.get_ptr_mut(0)?;
     // SAFETY: the work area is this CPU's, and nothing of ours interrupts us here; the map's value is valid while
     // the program runs.
     unsafe {
-        (*work).key = key;
+        (*work).key = ends.orphan();
         let Work { key, .. } = &*work;
         ORPHANS.get_ptr(key).map(|orphan| (&raw const (*orphan).first_seen).read_volatile())
     }
@@ -72,20 +74,23 @@ struct Work {
     one: OrphanValue,
     /// `struct bpf_sock_tuple`, in words: 3 of them for IPv4, 9 for IPv6.
     tuple: [u32; 9],
-    padding: u32,
+    /// Whether the packet may make its orphan: 0 for what ends a connection.
+    may_make: u32,
 }
 
 #[map]
 static ORPHAN_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counts a packet on its orphan, and makes that if it may.
+/// Counts a packet on its orphan, and makes that if it may; else the packet is counted as lost.
 #[inline(always)]
-pub(crate) fn record(skb: *mut __sk_buff, key: OrphanKey, arrival: &Arrival, from_pod: bool) {
+pub(crate) fn record(skb: *mut __sk_buff, ends: &Ends, arrival: &Arrival, may_make: bool) {
     let Some(work) = ORPHAN_WORK.get_ptr_mut(0) else { return };
+    let from_pod = ends.is_from_pod();
     let (from, to) = if from_pod { (1, 0) } else { (0, 1) };
     // SAFETY: this CPU's, and nothing of ours interrupts us here.
     unsafe {
-        (*work).key = key;
+        (*work).key = ends.orphan();
+        (*work).may_make = u32::from(may_make);
         (*work).one = OrphanValue {
             packets_from_pod: from * arrival.packets,
             packets_to_pod: to * arrival.packets,
@@ -111,6 +116,10 @@ fn record_work(skb: *mut __sk_buff) {
         return;
     }
     let packets = work.one.packets_from_pod + work.one.packets_to_pod;
+    if work.may_make == 0 {
+        count(Counter::Orphan, packets);
+        return;
+    }
     let interface = told(work.key.interface);
     if made(work.key.interface) >= interface.allowance {
         count(Counter::OrphanBudgetSpent, packets);

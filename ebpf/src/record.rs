@@ -3,12 +3,12 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{EdgeKey, LOCAL_INITIATED, attempt};
-use dryfence_common::orphan::OrphanKey;
-use dryfence_common::packet::{Link, Packet, Step, parse};
+use dryfence_common::edge::attempt;
+use dryfence_common::packet::{Fragment, Link, Packet, Step, TCP, parse};
 
-use crate::edges::{self, Arrival};
-use crate::maps::{count, now, setting};
+use crate::edges::{self, Arrival, By};
+use crate::ends::Ends;
+use crate::maps::{count, now, sample, setting};
 use crate::skb::Skb;
 use crate::{fragments, orphans};
 
@@ -19,11 +19,43 @@ pub(crate) enum Side {
     ToPod,
 }
 
+impl Side {
+    const fn other(self) -> Self {
+        match self {
+            Self::FromPod => Self::ToPod,
+            Self::ToPod => Self::FromPod,
+        }
+    }
+}
+
+/// What becomes of TCP data packets. Everything that opens, answers or ends a connection counts in each.
+pub(crate) mod accounting {
+    /// Each is counted.
+    pub(crate) const EXACT: u8 = 0;
+    /// One in many is, and stands for them.
+    pub(crate) const SAMPLED: u8 = 1;
+    /// None is.
+    pub(crate) const OFF: u8 = 2;
+}
+
 /// Records one packet. Whatever happens, the packet goes on.
 #[inline(always)]
-pub(crate) fn record(ctx: &TcContext, side: Side, link: Link) {
+pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Link) {
     match parse(&Skb::new(ctx), link) {
-        Ok(packet) => account(ctx, side, &packet),
+        Ok(packet) => {
+            let mut stands_for = 1;
+            if ACCOUNTING != accounting::EXACT && is_data(&packet) {
+                if ACCOUNTING == accounting::OFF {
+                    return;
+                }
+                // What is in fragments is counted whole: the later ones have nothing but the first to go by.
+                if packet.fragment == Fragment::WHOLE {
+                    let Some(sampled) = sample() else { return };
+                    stands_for = sampled;
+                }
+            }
+            account(ctx, side, packet, stands_for);
+        }
         Err(counter) => {
             count(counter, 1);
             if setting!(diagnostics) != 0 {
@@ -38,180 +70,98 @@ pub(crate) fn record(ctx: &TcContext, side: Side, link: Link) {
     }
 }
 
+/// Whether it is a TCP packet that neither opens, answers nor ends a connection, or a later piece of one.
 #[inline(always)]
-fn account(ctx: &TcContext, side: Side, packet: &Packet) {
+fn is_data(packet: &Packet) -> bool {
+    packet.protocol == TCP && matches!(packet.step, Step::Continue | Step::Fragment)
+}
+
+#[inline(always)]
+fn account(ctx: &TcContext, side: Side, packet: Packet, stands_for: u32) {
     // SAFETY: the context is valid while the program runs.
     let skb = unsafe { &*ctx.skb.skb };
-    let sent = |initiated| key(skb, side, packet, initiated);
-    let arrival = arrival(skb, packet);
-    let from_pod = side == Side::FromPod;
-    // Whether the sender initiated the edge that the packet was counted on, or else responds.
-    let mut counted = None;
-    match packet.step {
-        Step::Open => {
-            edges::open(&sent(true), &arrival, attempt(packet.source_port, packet.number));
-            counted = Some(true);
-        }
-        Step::Accept => {
-            edges::accept(&sent(false), &arrival, attempt(packet.destination_port, packet.number));
-            counted = Some(false);
-        }
-        Step::Refuse => {
-            edges::refuse(&sent(false), &arrival, attempt(packet.destination_port, packet.number));
-        }
-        Step::Abort | Step::Reset | Step::Continue => {
-            counted = go_on(packet, &arrival, sent);
+    // A quoted packet went the other way.
+    let side = if packet.step == Step::Unreachable { side.other() } else { side };
+    let Some(ends) = Ends::set_down(packet, skb.ifindex, side) else { return };
+    let arrival = &arrival(skb, ends.packet(), stands_for);
+    if let Some(initiated) = count_on_edge(ctx, ends, arrival)
+        && ends.packet().fragment.is_first()
+    {
+        fragments::remember(skb, ends.packet(), initiated, arrival.at);
+    }
+}
+
+/// Whether the sender initiated the edge that the packet was counted on, or else responds; `None` where it was counted
+/// on none.
+#[inline(always)]
+fn count_on_edge(ctx: &TcContext, ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
+    let packet = ends.packet();
+    let of_sender = attempt(packet.source_port, packet.number);
+    let of_receiver = attempt(packet.destination_port, packet.number);
+    let (by, attempt) = match packet.step {
+        Step::Open => (By::Opening, of_sender),
+        Step::Accept => (By::Acceptance, of_receiver),
+        Step::Refuse => (By::Refusal, of_receiver),
+        Step::Continue | Step::Close | Step::Reset | Step::Abort => {
+            let counted = edges::go_on(ends, arrival);
             if counted.is_none() {
-                // A reset opens nothing, and what it ends is over.
-                if packet.step == Step::Continue {
-                    orphans::record(ctx.skb.skb, orphan_key(skb, side, packet), &arrival, from_pod);
-                } else {
-                    count(Counter::Orphan, arrival.packets);
-                }
+                // What ends a connection is no reason to keep it.
+                let goes_on = ends.packet().step == Step::Continue;
+                orphans::record(ctx.skb.skb, ends, arrival, goes_on);
             }
+            return counted;
+        }
+        Step::Reply | Step::Unreachable => {
+            let is_reply = packet.step == Step::Reply;
+            let is_known = if is_reply { edges::reply(ends, arrival) } else { edges::unreachable(ends) };
+            if !is_known {
+                count(Counter::OrphanReply, 1);
+            }
+            return is_known.then_some(false);
+        }
+        Step::Fragment => {
+            later_fragment(ctx, ends, arrival);
+            return None;
         }
         Step::Datagram => {
-            let orphan = orphan_key(skb, side, packet);
-            counted = datagram(packet, &arrival, sent, orphan);
-            if counted.is_none() {
-                orphans::record(ctx.skb.skb, orphan, &arrival, from_pod);
+            let counted = edges::datagram(ends, arrival);
+            if counted.is_some() {
+                return counted;
             }
-        }
-        Step::Request => {
-            edges::request(&sent(true), &arrival);
-            counted = Some(true);
-        }
-        Step::Reply => {
-            if edges::reply(&sent(false), &arrival) {
-                counted = Some(false);
-            } else {
-                count(Counter::OrphanReply, 1);
+            if orphans::may_be_older(ends, arrival.at) {
+                orphans::record(ctx.skb.skb, ends, arrival, true);
+                return None;
             }
+            (By::Request, arrival.at)
         }
-        Step::Fragment => later_fragment(skb, side, packet, &arrival),
-        Step::Unreachable => {
-            // The quoted packet went the other way.
-            let quoted = |initiated| {
-                let key = sent(initiated);
-                EdgeKey { flags: key.flags ^ LOCAL_INITIATED, ..key }
-            };
-            let known = edges::unreachable(&quoted(true), attempt(packet.source_port, packet.number))
-                || edges::is_known(&quoted(false));
-            if !known {
-                count(Counter::OrphanReply, 1);
-            }
-        }
-    }
-    if packet.fragment.is_first()
-        && let Some(initiated) = counted
-    {
-        fragments::remember(skb, packet, initiated, arrival.at);
-    }
+        Step::Request => (By::Request, arrival.at),
+    };
+    edges::step(ends, by, attempt, arrival);
+    Some(by.initiates())
 }
 
 /// Counts on the edge of the first fragment, whose ports it had.
 #[inline(always)]
-fn later_fragment(skb: &__sk_buff, side: Side, packet: &Packet, arrival: &Arrival) {
-    if let Some(first) = fragments::recall(skb, packet, arrival.at) {
-        let initiated = first.initiated != 0;
-        let like_the_first = Packet {
-            source_port: first.port,
-            destination_port: first.port,
-            protocol: first.protocol,
-            ..*packet
-        };
-        if edges::piece(&key(skb, side, &like_the_first, initiated), arrival, initiated) {
+fn later_fragment(ctx: &TcContext, ends: &mut Ends, arrival: &Arrival) {
+    // SAFETY: the context is valid while the program runs.
+    let skb = unsafe { &*ctx.skb.skb };
+    if let Some(first) = fragments::recall(skb, ends.packet(), arrival.at) {
+        ends.like_the_first(first.port, first.protocol);
+        if edges::piece(ends, first.initiated != 0, arrival) {
             return;
         }
     }
     count(Counter::LaterFragment, 1);
 }
 
-/// A packet of a connection that is open: the lower port is more likely the responder's. Whether its sender is the
-/// initiator, if it matches an edge.
 #[inline(always)]
-fn go_on(packet: &Packet, arrival: &Arrival, sent: impl Fn(bool) -> EdgeKey) -> Option<bool> {
-    let lower_responds = packet.destination_port <= packet.source_port;
-    for initiated in [lower_responds, !lower_responds] {
-        let key = sent(initiated);
-        let found = if initiated {
-            edges::from_initiator(&key, arrival, packet)
-        } else {
-            edges::from_responder(&key, arrival, packet)
-        };
-        if found {
-            return Some(initiated);
-        }
-    }
-    None
-}
-
-/// A datagram is an answer only while the edge the other way is active; else its sender initiates. Equal ports
-/// on both sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's. Whether
-/// its sender is the initiator; `None` where it may belong to what passed before we were here.
-#[inline(always)]
-fn datagram(
-    packet: &Packet,
-    arrival: &Arrival,
-    sent: impl Fn(bool) -> EdgeKey,
-    orphan: OrphanKey,
-) -> Option<bool> {
-    let Packet { source_port, destination_port, .. } = *packet;
-    if source_port == destination_port {
-        edges::answered_by_gossip(&sent(false), arrival);
-    } else {
-        if destination_port < source_port && edges::still_requesting(&sent(true), arrival) {
-            return Some(true);
-        }
-        if edges::reply(&sent(false), arrival) {
-            return Some(false);
-        }
-    }
-    if orphans::may_be_older(orphan, source_port, destination_port, arrival.at)
-        && !edges::is_known(&sent(true))
-    {
-        return None;
-    }
-    edges::request(&sent(true), arrival);
-    Some(true)
-}
-
-/// The connection of a packet, by which end is the pod's.
-#[inline(always)]
-fn orphan_key(skb: &__sk_buff, side: Side, packet: &Packet) -> OrphanKey {
-    let source = (packet.source, packet.source_port);
-    let destination = (packet.destination, packet.destination_port);
-    let ((local, local_port), (remote, remote_port)) =
-        if side == Side::FromPod { (source, destination) } else { (destination, source) };
-    let (interface, protocol) = (skb.ifindex, packet.protocol);
-    OrphanKey { local, remote, interface, local_port, remote_port, protocol, padding: [0; 7] }
-}
-
-/// The edge of a packet whose sender initiated it, or else responds.
-#[inline(always)]
-fn key(skb: &__sk_buff, side: Side, packet: &Packet, initiated: bool) -> EdgeKey {
-    let (initiator, responder, port) = if initiated {
-        (packet.source, packet.destination, packet.destination_port)
-    } else {
-        (packet.destination, packet.source, packet.source_port)
-    };
-    EdgeKey {
-        initiator,
-        responder,
-        interface: skb.ifindex,
-        port,
-        protocol: packet.protocol,
-        flags: if initiated == (side == Side::FromPod) { LOCAL_INITIATED } else { 0 },
-    }
-}
-
-#[inline(always)]
-fn arrival(skb: &__sk_buff, packet: &Packet) -> Arrival {
+fn arrival(skb: &__sk_buff, packet: &Packet, stands_for: u32) -> Arrival {
     let packets = if skb.gso_segs > 1 { skb.gso_segs } else { 1 };
+    let bytes = u64::from(packet.length) + u64::from(packets - 1) * u64::from(packet.headers);
     Arrival {
         at: now(),
-        packets: u64::from(packets),
-        bytes: u64::from(packet.length) + u64::from(packets - 1) * u64::from(packet.headers),
+        packets: u64::from(packets) * u64::from(stands_for),
+        bytes: bytes * u64::from(stands_for),
         vlan: if skb.vlan_present != 0 { skb.vlan_tci as u16 & 0xfff } else { packet.vlan },
     }
 }

@@ -14,14 +14,26 @@ use dryfence_common::packet::Bytes;
 /// would change the packet.
 pub(crate) struct Skb<'a> {
     ctx: &'a TcContext,
-    data: usize,
-    end: usize,
 }
 
 impl<'a> Skb<'a> {
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a TcContext) -> Self {
-        Self { ctx, data: ctx.data(), end: ctx.data_end() }
+    pub(crate) const fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Where the linear part begins and ends. Read anew each time: the verifier notes at a pointer how far it was
+    /// checked, and would follow the rest of the program once for every such note, where one that is dead tells
+    /// nothing apart. On Linux 6.1 and before that is most of its work.
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        // SAFETY: the context is valid while the program runs.
+        unsafe {
+            let skb = self.ctx.skb.skb;
+            let (data, end) =
+                ((&raw const (*skb).data).read_volatile(), (&raw const (*skb).data_end).read_volatile());
+            (data as usize, end as usize)
+        }
     }
 }
 
@@ -54,6 +66,7 @@ impl Bytes for Skb<'_> {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let (data, end) = self.linear();
         let mut start: usize;
         // The verifier ties the check to the register that is then read through. Opaque to the compiler, so
         // that it does not compute the two addresses apart.
@@ -63,11 +76,11 @@ impl Bytes for Skb<'_> {
             asm!(
                 "{0} = {1}",
                 lateout(reg) start,
-                in(reg) self.data + offset,
+                in(reg) data + offset,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
-        if start + N > self.end {
+        if start + N > end {
             start = self.copy::<N>(offset)?;
         }
         // SAFETY: the bytes lie within the linear part, as just checked, or in the scratch memory.
@@ -79,5 +92,16 @@ impl Bytes for Skb<'_> {
         let start = self.copy::<N>(offset)?;
         // SAFETY: the scratch memory was just written.
         Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> Option<u64> {
+        // Zero, but not to the verifier: the difference of two loads that may each be any number.
+        // SAFETY: the context is valid while the program runs.
+        let zero = unsafe {
+            let length = &raw const (*self.ctx.skb.skb).len;
+            u64::from(length.read_volatile()).wrapping_sub(u64::from(length.read_volatile()))
+        };
+        Some(number.wrapping_add(zero))
     }
 }

@@ -68,7 +68,7 @@ fn edge(index: &Index, record: &EdgeRecord) -> Result<Edge> {
     let address = |party: &PartyRecord| party.address.context("an end of an edge has no address");
     let initiator = index.initiator_at(address(&record.initiator)?, record.last_seen);
     let responder =
-        index.party_at(address(&record.responder)?, record.port, record.protocol, record.last_seen);
+        index.party_at(address(&record.responder)?, record.port, record.protocol, None, record.last_seen);
     for (found, recorded) in [(&initiator, &record.initiator), (&responder, &record.responder)] {
         if PartyRecord::from(found) != *recorded {
             bail!("{found:?} was recorded as {recorded:?}");
@@ -87,5 +87,6 @@ fn edge(index: &Index, record: &EdgeRecord) -> Result<Edge> {
         oriented_by: record.oriented_by,
         fully_visible: record.fully_visible,
         vlan: record.vlan,
+        estimated: record.estimated,
     })
 }

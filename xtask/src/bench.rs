@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, measured by running what is shipped.
 
+mod node;
 mod preview;
 
 use std::fmt::Write as _;
@@ -25,8 +26,14 @@ pub struct Bench {
 enum What {
     /// What a packet costs in the TC programs, against an empty program in the same run; needs root
     Capture,
+    /// What following the node's NAT costs, with 100,000 entries and as many new connections; needs root
+    Conntrack,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
+    /// What compiling policies and following pods costs, and how that grows with the cluster
+    Judge,
+    /// What the agent costs a node: CPU, memory, and what traffic loses to being watched; needs root
+    Node,
     /// `dryfence preview`: a million recorded edges against 500 policies
     Preview,
 }
@@ -44,18 +51,22 @@ struct Explain {
 impl Bench {
     pub fn run(&self) -> Result<()> {
         match &self.what {
-            What::Capture => capture(),
+            What::Capture => bench("capture"),
+            What::Conntrack => bench("conntrack"),
+            What::Judge => bench("judge"),
             What::Explain(explain) => explain.run(),
+            What::Node => node::run(),
             What::Preview => preview::run(),
         }
     }
 }
 
-fn capture() -> Result<()> {
+/// One of the agent's own measurements.
+fn bench(name: &str) -> Result<()> {
     tools::ensure_for_build()?;
     let mut cargo = tools::cargo()?;
-    cargo.args(["bench", "--package", "dryfence", "--bench", "capture"]);
-    tools::as_root(&mut cargo, "measuring loads eBPF programs");
+    cargo.args(["bench", "--package", "dryfence", "--bench", name]);
+    tools::as_root(&mut cargo, "measuring loads eBPF programs or makes network namespaces");
     tools::run(&mut cargo, "the measurement failed")
 }
 

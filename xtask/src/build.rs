@@ -48,19 +48,41 @@ pub fn demo_suggest() -> Result<PathBuf> {
     executable("demo-suggest", &["--package", "xtask", "--example", "demo-suggest"])
 }
 
+/// Builds the agent's test targets whose names match a pattern of cargo's, and returns their names and binaries.
+///
+/// # Errors
+/// Where a tool cannot be installed, cargo cannot be run, the build fails, or no name matches.
+pub fn tests(pattern: &str) -> Result<Vec<(String, PathBuf)>> {
+    tools::ensure_for_build()?;
+    let what = format!("the tests {pattern}");
+    let messages = messages(&what, &["test", "--no-run", "--package", "dryfence", "--test", pattern])?;
+    let tests = messages.iter().filter(|message| message["target"]["kind"][0] == "test");
+    let binary = |message: &serde_json::Value| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(message["executable"].as_str()?)))
+    };
+    Ok(tests.filter_map(binary).collect())
+}
+
 fn executable(name: &str, arguments: &[&str]) -> Result<PathBuf> {
-    let mut cargo = tools::cargo()?;
-    cargo.arg("build").args(arguments).arg("--message-format=json-render-diagnostics");
-    let output = cargo.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
-    if !output.status.success() {
-        bail!("building {name} failed");
-    }
-    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    let messages = messages(name, &[&["build"], arguments].concat())?;
     messages
-        .filter_map(Result::ok)
+        .iter()
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built {name} but names no executable"))
+}
+
+/// Has cargo build something, and returns what it says about every target.
+fn messages(what: &str, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let mut cargo = tools::cargo()?;
+    cargo.args(arguments).arg("--message-format=json-render-diagnostics");
+    let output = cargo.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
+    if !output.status.success() {
+        bail!("building {what} failed");
+    }
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    Ok(messages.filter_map(Result::ok).collect())
 }
 
 /// Where cargo puts what it builds.

@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod agent;
+pub mod answer;
 pub mod cluster;
 pub mod dns;
 pub mod enforce;
@@ -26,6 +27,7 @@ pub mod process;
 pub mod progress;
 
 use agent::{Agent, EdgeList};
+use answer::Folder;
 use cluster::Cluster;
 use enforce::{Enforcer, Stage};
 use network::Network;
@@ -53,6 +55,9 @@ pub struct Arguments {
     /// Then enforce the policies for real, and fail unless every connection fares as was predicted
     #[arg(long)]
     enforce: bool,
+    /// Where to leave the recorded edges and the suggested policies [default: demo in cargo's target folder]
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
     /// The agent's binary, already built
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
@@ -77,8 +82,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         None if arguments.enforce => Some(crate::build::demo_suggest()?),
         None => None,
     };
+    let folder = arguments.output_dir.clone().unwrap_or_else(|| crate::build::target_folder().join("demo"));
+    let folder = std::path::absolute(&folder).with_context(|| folder.display().to_string())?;
     if !privilege::is_root() {
         let mut again = vec![OsStr::new("demo"), OsStr::new("--agent"), agent.as_os_str()];
+        again.extend([OsStr::new("--output-dir"), folder.as_os_str()]);
         again.extend(arguments.json.then_some(OsStr::new("--json")));
         again.extend(arguments.keep.then_some(OsStr::new("--keep")));
         again.extend(arguments.enforce.then_some(OsStr::new("--enforce")));
@@ -86,12 +94,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(privilege::become_root(&again));
     }
     let enforcer = suggest.map(Enforcer::new).transpose()?;
+    let folder = Folder::create(folder)?;
     // On this thread alone: the kernel ends our processes with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             code = interrupted() => Ok(ExitCode::from(code?)),
-            done = perform(arguments, &agent, enforcer.as_ref()) => done.map(|()| ExitCode::SUCCESS),
+            done = perform(arguments, &agent, enforcer.as_ref(), &folder) => done.map(|()| ExitCode::SUCCESS),
         }
     })
 }
@@ -109,7 +118,12 @@ async fn interrupted() -> Result<u8> {
         })
 }
 
-async fn perform(arguments: &Arguments, agent: &Path, enforcer: Option<&Enforcer>) -> Result<()> {
+async fn perform(
+    arguments: &Arguments,
+    agent: &Path,
+    enforcer: Option<&Enforcer>,
+    folder: &Folder,
+) -> Result<()> {
     let manifests = Cluster::manifests();
     let cluster = Cluster::read(&manifests)?;
     let progress = Progress::new(6, arguments.json);
@@ -118,7 +132,9 @@ async fn perform(arguments: &Arguments, agent: &Path, enforcer: Option<&Enforcer
     if let Some(enforcer) = enforcer {
         enforcer.check(&network)?;
     }
-    let done = play(arguments, agent, enforcer, &manifests, &cluster, &network, progress).await;
+    let scene =
+        Scene { agent, enforcer, folder, manifests: &manifests, cluster: &cluster, network: &network };
+    let done = scene.play(arguments, progress).await;
     if arguments.keep {
         let kept = network.keep()?;
         let mut errors = anstream::stderr().lock();
@@ -134,63 +150,124 @@ async fn perform(arguments: &Arguments, agent: &Path, enforcer: Option<&Enforcer
     done
 }
 
-/// Starts the processes, has them talk, and shows what the agent makes of it.
-async fn play(
-    arguments: &Arguments,
-    binary: &Path,
-    enforcer: Option<&Enforcer>,
-    manifests: &Path,
-    cluster: &Cluster,
-    network: &Network,
-    progress: Progress,
-) -> Result<()> {
-    progress.step("starting a process in every pod");
-    let mut actors = start_actors(cluster, network).await?;
+/// What is on the stage: all that is there before the agent runs.
+struct Scene<'a> {
+    agent: &'a Path,
+    enforcer: Option<&'a Enforcer>,
+    /// Where the demo leaves its files.
+    folder: &'a Folder,
+    manifests: &'a Path,
+    cluster: &'a Cluster,
+    network: &'a Network,
+}
 
-    progress.step("starting the agent on the node");
-    let folder =
-        tempfile::Builder::new().prefix("dryfence-demo-").tempdir().context("cannot make a folder")?;
-    let mut agent = Agent::start(binary, &network.node, manifests, &cluster.node, folder.path())?;
-    agent.ready(&network.node).await?;
+impl Scene<'_> {
+    /// Starts the processes, has them talk, and shows what the agent makes of it.
+    async fn play(&self, arguments: &Arguments, progress: Progress) -> Result<()> {
+        let Self { folder, cluster, network, .. } = *self;
+        progress.step("starting a process in every pod");
+        let mut actors = start_actors(cluster, network).await?;
 
-    let connections: u32 = expect::flows(network.ipv6()).map(|flow| flow.count).sum();
-    progress.step(format!("opening {connections} connections"));
-    talk(&mut actors, cluster, network.ipv6()).await?;
+        progress.step("starting the agent on the node");
+        let place =
+            tempfile::Builder::new().prefix("dryfence-demo-").tempdir().context("cannot make a folder")?;
+        let mut agent = Agent::start(self.agent, &network.node, self.manifests, &cluster.node, place.path())?;
+        agent.ready(&network.node).await?;
 
-    progress.step("waiting for the agent to read them");
-    let list = settled(&mut agent, cluster, network.ipv6()).await?;
+        let connections: u32 = expect::flows(network.ipv6()).map(|flow| flow.count).sum();
+        progress.step(format!("opening {connections} connections"));
+        talk(&mut actors, cluster, network.ipv6()).await?;
 
-    progress.step("asking the agent for its verdicts");
-    let mut problems = problems(&list, cluster, network.ipv6())?;
-    drop(progress);
-    if arguments.json {
-        print_lines(&list)?;
-    } else {
-        agent.report().await?;
-        print_next(cluster, network.ipv6(), connections)?;
-    }
-    // Before anything is enforced: what is tried again is not to be recorded.
-    agent.stop().await?;
-    if let Some(enforcer) = enforcer {
-        let sets = enforcer.sets(manifests, &cluster.node, &list.edges)?;
-        let progress = Progress::new(sets.len() as u64, arguments.json);
-        let mut stage = Stage { network, cluster, actors: &mut actors };
-        // Standard output holds nothing but JSON where that was asked for.
-        problems.extend(if arguments.json {
-            enforcer.run(&mut stage, &sets, progress, &mut anstream::stderr()).await?
+        progress.step("waiting for the agent to read them");
+        let list = settled(&mut agent, cluster, network.ipv6()).await?;
+
+        progress.step("asking the agent for its verdicts");
+        let mut problems = problems(&list, cluster, network.ipv6())?;
+        folder.record(&agent).await?;
+        drop(progress);
+        if arguments.json {
+            print_lines(&list)?;
         } else {
-            enforcer.run(&mut stage, &sets, progress, &mut anstream::stdout()).await?
-        });
-    }
-    for (_, actor) in actors {
-        actor.stop().await?;
-    }
-    match problems.as_slice() {
-        [] => Ok(()),
-        [first, rest @ ..] => {
-            bail!("{} things are not as planned or predicted: {}", problems.len(), join(first, rest))
+            agent.report().await?;
+        }
+        // Before anything is enforced: what is tried again is not to be recorded.
+        agent.stop().await?;
+        // Standard output holds nothing but JSON where that was asked for.
+        let mut output: Box<dyn Write> =
+            if arguments.json { Box::new(anstream::stderr()) } else { Box::new(anstream::stdout()) };
+        problems.extend(self.enforce(arguments, &list, &mut actors, &mut output).await?);
+        for (_, actor) in actors {
+            actor.stop().await?;
+        }
+        let answer = folder.answer(self.agent, self.manifests).await?;
+        answer.print(&mut output)?;
+        problems.extend(answer.problems());
+        self.print_next(&mut output).context("the demo's end cannot be printed")?;
+        match problems.as_slice() {
+            [] => Ok(()),
+            [first, rest @ ..] => {
+                bail!("{} things are not as planned or predicted: {}", problems.len(), join(first, rest))
+            }
         }
     }
+
+    /// Enforces what is to be enforced; returns every difference from what was predicted.
+    async fn enforce(
+        &self,
+        arguments: &Arguments,
+        list: &EdgeList,
+        actors: &mut [(End, PodProcess)],
+        output: &mut impl Write,
+    ) -> Result<Vec<String>> {
+        let Self { manifests, cluster, network, .. } = *self;
+        let Some(enforcer) = self.enforcer else { return Ok(Vec::new()) };
+        let sets = enforcer.sets(manifests, &cluster.node, &list.edges)?;
+        let progress = Progress::new(sets.len() as u64, arguments.json);
+        enforcer.run(&mut Stage { network, cluster, actors }, &sets, progress, output).await
+    }
+
+    /// Where everything is, and what to do with it.
+    fn print_next(&self, output: &mut impl Write) -> std::io::Result<()> {
+        let bold = anstyle::Style::new().bold();
+        let [recorded, policies] = [self.folder.recorded(), self.folder.policies()].map(shown);
+        let manifests = shown(self.manifests.to_owned());
+        let candidate = shown(Cluster::candidate());
+        let api = self.cluster.pod("myapp-staging", "myapp-api").map_or("", |pod| &pod.name);
+        let dryfence = "cargo run -q -p dryfence --";
+        writeln!(
+            output,
+            "\n  the policies, named in the order in which to apply them:  {bold}{policies}{bold:#}\n  \
+             the recorded edges, to judge by other policies:           {bold}{recorded}{bold:#}"
+        )?;
+        writeln!(output, "\n{bold}NEXT{bold:#}")?;
+        for (what, command) in [
+            (
+                "that preview in full",
+                format!(
+                    "preview -f {policies} --manifests {manifests} --default-deny all --flows {recorded}"
+                ),
+            ),
+            (
+                "what a change of your own would break: edit this one",
+                format!("preview -f {candidate} --manifests {manifests} --flows {recorded}"),
+            ),
+            ("who talks to whom", format!("flows --manifests {manifests} --flows {recorded}")),
+            (
+                "why a connection is denied",
+                format!(
+                    "explain --manifests {manifests} --from myapp-staging/{api} --to data-layer/qdrant-0 --port 6333"
+                ),
+            ),
+        ] {
+            writeln!(output, "  {what}\n    {bold}{dryfence} {command}{bold:#}")?;
+        }
+        output.flush()
+    }
+}
+
+/// A path as it is typed in the project's root.
+fn shown(path: PathBuf) -> String {
+    path.strip_prefix(crate::tools::root()).unwrap_or(&path).display().to_string()
 }
 
 fn join(first: &str, rest: &[String]) -> String {
@@ -306,24 +383,5 @@ fn print_lines(list: &EdgeList) -> Result<()> {
         serde_json::to_writer(&mut output, edge)?;
         writeln!(output)?;
     }
-    output.flush().context("cannot write to standard output")
-}
-
-/// Where the demo looked, and what to do next.
-fn print_next(cluster: &Cluster, ipv6: bool, connections: u32) -> Result<()> {
-    let manifests = Cluster::manifests();
-    let workspace = crate::tools::root();
-    let folder = manifests.strip_prefix(workspace).unwrap_or(&manifests).display();
-    let api = cluster.pod("myapp-staging", "myapp-api").map_or("", |pod| &pod.name);
-    let mut output = anstream::stdout().lock();
-    let bold = anstyle::Style::new().bold();
-    writeln!(
-        output,
-        "\nLooked at {connections} attempts in {} flows between {} pods, judged by the policies in {folder}. Ask why: \
-         {bold}cargo run -q -p dryfence -- explain --manifests {folder} --from myapp-staging/{api} --to \
-         data-layer/qdrant-0 --port 6333{bold:#}",
-        expect::flows(ipv6).count(),
-        cluster.pods.len(),
-    )?;
     output.flush().context("cannot write to standard output")
 }

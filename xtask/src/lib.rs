@@ -7,6 +7,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod fuzz;
+pub mod kernels;
 pub mod lint;
 pub mod test;
 pub mod tools;

@@ -8,6 +8,7 @@ use xtask::bench::Bench;
 use xtask::build::Build;
 use xtask::demo;
 use xtask::fuzz::Fuzz;
+use xtask::kernels::Kernels;
 use xtask::lint::Lint;
 use xtask::test::Test;
 
@@ -30,6 +31,7 @@ enum Command {
     Test(Test),
     Bench(Bench),
     Fuzz(Fuzz),
+    Kernels(Kernels),
     Lint(Lint),
     /// What runs inside each of the demo's pods
     #[command(hide = true)]
@@ -52,6 +54,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Fuzz(fuzz) => fuzz.run().map(|()| ExitCode::SUCCESS),
+        Command::Kernels(kernels) => kernels.run().map(|()| ExitCode::SUCCESS),
         Command::Lint(lint) => lint.run().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPod(arguments) => demo::pod::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -1,20 +1,25 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 use rustc_hash::FxHashSet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::nat::{self, Nat};
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
-use crate::capture::{Capture, Event};
+use crate::capture::host::Addresses;
+use crate::capture::{Capture, Event, Folding, Status};
+use crate::cluster::folding::Keyed;
 use crate::history::file::Header;
 use crate::model::edge::Observation;
 use crate::model::object::WorkloadRef;
@@ -25,7 +30,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::readings;
+use super::readings::{LedgerFigures, Told, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -66,6 +71,7 @@ impl Edges for Asker {
 pub(super) struct Inputs {
     pub(super) news: mpsc::Receiver<News>,
     pub(super) seen: mpsc::Receiver<Event>,
+    pub(super) host: watch::Receiver<Addresses>,
     pub(super) questions: mpsc::Receiver<Question>,
 }
 
@@ -73,13 +79,21 @@ pub(super) struct Inputs {
 pub(super) struct AuditTask {
     pub(super) auditor: Auditor,
     pub(super) capture: Arc<Capture>,
+    pub(super) nat: Nat,
     pub(super) recorder: MetricsRecorder,
     pub(super) published: Arc<ArcSwap<Readings>>,
+    pub(super) figures: LedgerFigures,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
     pub(super) cluster: String,
     pub(super) cluster_gate: Gate,
+    /// What is to be known of every report, in words: that figures are estimates, for example.
+    pub(super) notes: Vec<String>,
+    /// Outside addresses are not counted together.
+    pub(super) exact_external: bool,
+    /// What capture was told last.
+    pub(super) foldings: BTreeMap<IpNet, Keyed>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
 }
@@ -89,6 +103,10 @@ impl AuditTask {
     pub(super) async fn run(mut self, mut inputs: Inputs) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut take = tokio::time::interval(nat::TAKE);
+        take.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Before the objects, so that no ClusterIP is ever taken for a Service's that the host has itself.
+        self.auditor.host_addresses(&inputs.host.borrow_and_update(), Timestamp::now());
         loop {
             tokio::select! {
                 event = inputs.seen.recv() => match event {
@@ -99,11 +117,18 @@ impl AuditTask {
                     // What was counted until now belongs to the owners and policies of until now.
                     self.read_now(&mut inputs.seen).await;
                     self.news(news).await;
+                    self.fold(&mut inputs.seen).await;
                 }
                 Some(question) = inputs.questions.recv() => {
                     self.read_now(&mut inputs.seen).await;
                     self.answer(question);
                 }
+                Ok(()) = inputs.host.changed() => {
+                    self.read_now(&mut inputs.seen).await;
+                    let addresses = inputs.host.borrow_and_update();
+                    self.auditor.host_addresses(&addresses, Timestamp::now());
+                }
+                _ = take.tick() => self.take_translations(Timestamp::now()),
                 _ = tick.tick() => self.tick().await,
             }
         }
@@ -114,16 +139,37 @@ impl AuditTask {
     /// Has the counters read, and takes everything up to and with that reading.
     async fn read_now(&mut self, seen: &mut mpsc::Receiver<Event>) {
         let capture = Arc::clone(&self.capture);
-        let mut reading = pin!(capture.read());
+        self.while_taking(seen, capture.read()).await;
+        while let Ok(event) = seen.try_recv() {
+            self.event(event);
+        }
+    }
+
+    /// Tells capture which addresses to count together, if that changed.
+    async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        if self.exact_external {
+            return;
+        }
+        let foldings = self.auditor.foldings();
+        if foldings == self.foldings {
+            return;
+        }
+        let folding = |Keyed { length, outside }| Folding { length, outside };
+        let ranges = foldings.iter().map(|(net, keyed)| (*net, folding(*keyed))).collect();
+        let capture = Arc::clone(&self.capture);
+        self.while_taking(seen, capture.fold(ranges)).await;
+        self.foldings = foldings;
+    }
+
+    /// Waits for capture while taking what it tells: it does nothing else while nobody does.
+    async fn while_taking(&mut self, seen: &mut mpsc::Receiver<Event>, done: impl Future<Output = ()>) {
+        let mut done = pin!(done);
         loop {
             tokio::select! {
                 biased;
                 Some(event) = seen.recv() => self.event(event),
-                () = &mut reading => break,
+                () = &mut done => return,
             }
-        }
-        while let Ok(event) = seen.try_recv() {
-            self.event(event);
         }
     }
 
@@ -133,6 +179,7 @@ impl AuditTask {
             Event::Interface(interface) => {
                 self.auditor.interface(interface.index, interface.since, interface.routed, now);
             }
+            Event::Unwatched { index, routed, reason } => self.auditor.unwatched(index, routed, reason),
             Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
             Event::Read { observations, unoriented, .. } => {
                 let told = self.auditor.observe_unoriented(&unoriented, now, &mut self.recorder);
@@ -145,8 +192,15 @@ impl AuditTask {
     }
 
     fn observe(&mut self, observations: &[Observation], now: Timestamp) {
+        // Every connection counted in this reading has been told by now.
+        self.take_translations(now);
         self.auditor.observe(observations, now, &mut self.recorder);
-        self.auditor.end_reading(&mut self.recorder);
+        self.auditor.end_reading(now, &mut self.recorder);
+    }
+
+    fn take_translations(&mut self, now: Timestamp) {
+        let told = self.nat.take();
+        self.auditor.translated(told.as_ref(), now);
     }
 
     async fn news(&mut self, news: News) {
@@ -155,6 +209,8 @@ impl AuditTask {
         self.recorder.forget_all_but(&self.auditor.workloads());
         self.warnings = warnings;
         self.warnings.extend(self.unknown_node());
+        self.warnings.extend(self.killed_before());
+        self.warnings.extend(self.notes.iter().cloned());
         self.policies = policies;
         self.rejudge().await;
         self.cluster_gate.open();
@@ -176,6 +232,17 @@ impl AuditTask {
             );
             warn!(%node, "no Node and no pod has this node's name");
             warning
+        })
+    }
+
+    /// Whoever reads the window should know why it begins where it does.
+    fn killed_before(&self) -> Option<String> {
+        let left = self.capture.status().swept;
+        (left > 0).then(|| {
+            format!(
+                "an agent before this one did not exit cleanly (it left {left} filters, which were removed): nothing is known of the time before {}",
+                self.since
+            )
         })
     }
 
@@ -203,10 +270,14 @@ impl AuditTask {
         self.publish();
     }
 
-    fn publish(&self) {
-        let losses = self.losses();
-        let readings =
-            readings(&self.auditor, losses, self.policies.clone(), self.since, self.cluster_gate.is_open());
+    fn publish(&mut self) {
+        self.figures.refresh(&self.auditor);
+        let (losses, policies) = (self.losses(), self.policies.clone());
+        let Status { late, left, evicted, gap, .. } = self.capture.status();
+        let told = Told { late, left, evicted, gap };
+        let is_synced = self.cluster_gate.is_open();
+        let since = self.since;
+        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, is_synced);
         self.published.store(Arc::new(readings));
     }
 
@@ -223,6 +294,15 @@ impl AuditTask {
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
+    }
+
+    /// What the head of every report says besides losses.
+    fn warnings(&self) -> Vec<String> {
+        let late = self.capture.status().late;
+        let late = (late > 0).then(|| {
+            format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
+        });
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -250,7 +330,7 @@ impl AuditTask {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
             edges: self.auditor.records(),
@@ -271,7 +351,7 @@ impl AuditTask {
             losses,
             unobserved,
             scenarios: self.scenarios(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings(),
         };
         let edges = self.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
         Recorded { header, edges }
@@ -288,7 +368,9 @@ impl AuditTask {
             dialect: self.auditor.settings().dialect.to_string(),
             scenarios: self.scenarios(),
             policies: self.policies.iter().map(count).collect(),
-            warnings: self.warnings.clone(),
+            segment_maps: self.auditor.segment_maps(),
+            exception_findings: self.auditor.exception_findings(),
+            warnings: self.warnings(),
             edges: self.auditor.ledger().len() as u64,
         }
     }

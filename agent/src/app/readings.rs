@@ -1,5 +1,7 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 
 use crate::audit::auditor::Auditor;
@@ -9,53 +11,100 @@ use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
 
+/// What capture counts that is no loss.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    pub(super) late: u64,
+    pub(super) left: u64,
+    pub(super) evicted: u64,
+    /// For how long an interface was not watched.
+    pub(super) gap: Duration,
+}
+
+/// Figures over the whole ledger, and at which of its changes they were computed.
+#[derive(Debug, Default)]
+pub(super) struct LedgerFigures {
+    at: Option<u64>,
+    edges: Vec<(&'static str, Verdict, u64)>,
+    would_deny: Vec<(WouldDenyEdges, u64)>,
+}
+
+impl LedgerFigures {
+    /// Computes them again, if the ledger changed since.
+    pub(super) fn refresh(&mut self, auditor: &Auditor) {
+        let now = Some(auditor.ledger_changes());
+        if self.at != now {
+            *self = Self { at: now, ..Self::of(auditor) };
+        }
+    }
+
+    fn of(auditor: &Auditor) -> Self {
+        let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
+        let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
+        for scenario in &auditor.settings().scenarios {
+            for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Unknown] {
+                edges.insert((scenario.name(), verdict), 0);
+            }
+        }
+        for entry in auditor.ledger().entries() {
+            let edge = &entry.edge;
+            let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
+            let scenarios = auditor.settings().scenarios.iter().zip(&entry.answers.judgements);
+            for (at, (scenario, judgement)) in scenarios.enumerate() {
+                let verdict = judgement.of(edge.direction).verdict;
+                *edges.entry((scenario.name(), verdict)).or_default() += 1;
+                if verdict == Verdict::Deny
+                    && connects
+                    && let Some(subject) = edge.subject().as_pod()
+                {
+                    let series = WouldDenyEdges {
+                        scenario: scenario.name(),
+                        direction: edge.direction,
+                        subject: subject.workload.clone(),
+                        cause: edge.cause,
+                        excepted: entry.answers.exception(at).is_some(),
+                    };
+                    *would_deny.entry(series).or_default() += 1;
+                }
+            }
+        }
+        Self {
+            at: None,
+            edges: sorted(edges, |key| *key)
+                .into_iter()
+                .map(|((name, verdict), count)| (name, verdict, count))
+                .collect(),
+            would_deny: sorted(would_deny, |series| {
+                (series.scenario, series.direction, series.subject.clone(), series.cause, series.excepted)
+            }),
+        }
+    }
+}
+
 /// The figures as they are now.
 pub(super) fn readings(
     auditor: &Auditor,
+    ledger: &LedgerFigures,
     losses: Vec<LossRecord>,
+    capture: &Told,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
     is_synced: bool,
 ) -> Readings {
-    let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
-    let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
-    for scenario in &auditor.settings().scenarios {
-        for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Unknown] {
-            edges.insert((scenario.name(), verdict), 0);
-        }
-    }
-    for entry in auditor.ledger().entries() {
-        let edge = &entry.edge;
-        let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
-        let scenarios = auditor.settings().scenarios.iter().zip(&entry.answers.judgements);
-        for (at, (scenario, judgement)) in scenarios.enumerate() {
-            let verdict = judgement.of(edge.direction).verdict;
-            *edges.entry((scenario.name(), verdict)).or_default() += 1;
-            if verdict == Verdict::Deny
-                && connects
-                && let Some(subject) = edge.subject().as_pod()
-            {
-                let series = WouldDenyEdges {
-                    scenario: scenario.name(),
-                    direction: edge.direction,
-                    subject: subject.workload.clone(),
-                    cause: edge.cause,
-                    excepted: entry.answers.exception(at).is_some(),
-                };
-                *would_deny.entry(series).or_default() += 1;
-            }
-        }
-    }
     Readings {
-        would_deny_edges: sorted(would_deny, |series| {
-            (series.scenario, series.direction, series.subject.clone(), series.cause, series.excepted)
-        }),
-        edges: sorted(edges, |key| *key).into_iter().map(|((name, verdict), n)| (name, verdict, n)).collect(),
+        would_deny_edges: ledger.would_deny.clone(),
+        edges: ledger.edges.clone(),
         losses,
+        late_edges: capture.late,
+        edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),
-        window_gap: std::time::Duration::ZERO,
-        pods_unobserved: vec![("no-interface", auditor.unobserved().len() as u64)],
+        window_gap: capture.gap,
+        pods_unobserved: auditor
+            .unobserved_by_reason()
+            .into_iter()
+            .map(|(reason, pods)| (reason.as_str(), pods))
+            .collect(),
         watches: vec![("manifests", is_synced)],
     }
 }

@@ -1,7 +1,10 @@
 //! The auditor: takes observations and news of the cluster in order, and keeps the judged ledger.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 
 use super::binding::Bindings;
@@ -10,8 +13,10 @@ use super::join::{Ends, Joined, join};
 use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
 use super::orient::{self, Unsettled};
+use super::translations::{Part, Translations};
 use super::waiting::Waiting;
 use crate::cluster::Object;
+use crate::cluster::folding::{Keyed, foldings};
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
@@ -21,6 +26,8 @@ use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, SegmentMapRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
+use crate::model::translation::Told;
+use crate::model::unobserved::Unobserved;
 use crate::model::unoriented::{Unoriented, UnorientedKey};
 use crate::model::verdict::UnknownReason;
 
@@ -71,9 +78,11 @@ pub struct Auditor {
     ledger: Ledger,
     waiting: Waiting,
     unsettled: Unsettled,
+    translations: Translations,
     /// Where re-judging the ledger stands, while it does.
     rejudge_from: Option<usize>,
     losses: Losses,
+    ledger_changes: u64,
 }
 
 impl Auditor {
@@ -85,12 +94,14 @@ impl Auditor {
             // Waiting is short; a node does not see more unknown peers than edges.
             waiting: Waiting::new(settings.most_edges),
             unsettled: Unsettled::new(settings.most_edges),
+            translations: Translations::default(),
             settings,
             index,
             judges,
             bindings: Bindings::default(),
             rejudge_from: None,
             losses: Losses::default(),
+            ledger_changes: 0,
         }
     }
 
@@ -120,15 +131,14 @@ impl Auditor {
     }
 
     /// An interface is there; `routed` are the addresses that the node routes to it.
-    pub fn interface(
-        &mut self,
-        index: IfIndex,
-        since: Timestamp,
-        routed: Vec<std::net::IpAddr>,
-        now: Timestamp,
-    ) {
+    pub fn interface(&mut self, index: IfIndex, since: Timestamp, routed: Vec<IpAddr>, now: Timestamp) {
         self.bindings.seen(index, since, routed);
         self.bind_routes(now);
+    }
+
+    /// An interface leads to a pod and is not watched.
+    pub fn unwatched(&mut self, index: IfIndex, routed: Vec<IpAddr>, reason: Unobserved) {
+        self.bindings.unwatched(index, routed, reason);
     }
 
     /// An interface is gone.
@@ -150,13 +160,20 @@ impl Auditor {
     pub fn observe(&mut self, seen: &[Observation], now: Timestamp, recorder: &mut dyn Recorder) {
         self.advance(now);
         for seen in seen {
-            match join(&self.index, &mut self.bindings, seen, now) {
-                Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
-                Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
-                Joined::Wait(_) => {
-                    if !self.waiting.hold(*seen, now) {
-                        lose(&mut self.losses.waiting_full, &seen.delta);
-                    }
+            for part in self.translations.split(seen, now) {
+                self.take(part, now, recorder);
+            }
+        }
+    }
+
+    fn take(&mut self, part: Part, now: Timestamp, recorder: &mut dyn Recorder) {
+        let (seen, backends) = (&part.seen, self.translations.backends(&part.seen.key));
+        match join(&self.index, &mut self.bindings, &part, backends, now) {
+            Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
+            Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
+            Joined::Wait(_) => {
+                if !self.waiting.hold(part, now) {
+                    lose(&mut self.losses.waiting_full, &seen.delta);
                 }
             }
         }
@@ -208,8 +225,25 @@ impl Auditor {
         }
     }
 
+    /// What connection tracking told: comes before the reading that counts it. `None` while it cannot be read.
+    pub fn translated(&mut self, told: Option<&Told>, now: Timestamp) {
+        self.translations.follow(told.is_some());
+        let Some(told) = told else { return };
+        told.opened.iter().for_each(|translation| self.translations.opened(translation, now));
+        told.standing.iter().for_each(|translation| self.translations.standing(translation, now));
+        if told.missed {
+            self.translations.missed();
+        }
+    }
+
+    /// The addresses of the host's network namespace are now exactly these.
+    pub fn host_addresses(&mut self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
+        self.index.set_host_addresses(addresses, now);
+    }
+
     /// A reading is whole: attempts that nobody answered in it are counted as such.
-    pub fn end_reading(&mut self, recorder: &mut dyn Recorder) {
+    pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
+        self.translations.end_reading(now);
         let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
             recorder.judged(Judged { edge, outcome, scenarios, answers });
@@ -226,14 +260,15 @@ impl Auditor {
 
     fn retry(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.settle(now, recorder);
-        for (seen, since) in self.waiting.take() {
-            match join(&self.index, &mut self.bindings, &seen, now) {
-                Joined::Now(ends) => self.commit(edge_of(&seen, ends), recorder),
-                Joined::Either(before, after) => self.commit_either(&seen, before, after, recorder),
+        for (part, since) in self.waiting.take() {
+            let seen = &part.seen;
+            match join(&self.index, &mut self.bindings, &part, &[], now) {
+                Joined::Now(ends) => self.commit(edge_of(seen, ends), recorder),
+                Joined::Either(before, after) => self.commit_either(seen, before, after, recorder),
                 Joined::Wait(ends) if Waiting::is_over(since, now) => {
-                    self.commit(edge_of(&seen, ends), recorder);
+                    self.commit(edge_of(seen, ends), recorder);
                 }
-                Joined::Wait(_) => self.waiting.put_back(seen, since),
+                Joined::Wait(_) => self.waiting.put_back(part, since),
             }
         }
     }
@@ -248,6 +283,7 @@ impl Auditor {
 
     /// Adds what an edge counted, in `edge.counters`, to the ledger.
     fn commit(&mut self, edge: Edge, recorder: &mut dyn Recorder) {
+        self.ledger_changes += 1;
         let (judges, delta) = (&mut self.judges, edge.counters);
         judges.observe(&edge);
         let entry = self.ledger.add(edge, judges.generation(), |edge| judges.judge(edge));
@@ -260,6 +296,7 @@ impl Auditor {
 
     fn rejudge_slice(&mut self) -> bool {
         let Some(from) = self.rejudge_from else { return false };
+        self.ledger_changes += 1;
         for entry in self.ledger.slice_mut(from, REJUDGE_SLICE) {
             if entry.generation != self.judges.generation() {
                 entry.answers = self.judges.judge(&entry.edge);
@@ -275,9 +312,10 @@ impl Auditor {
     pub fn forget_before(&mut self, time: Timestamp) -> usize {
         self.index.forget_before(time);
         let forgotten = self.ledger.forget_before(time);
-        if forgotten > 0 && self.rejudge_from.is_some() {
+        if forgotten > 0 {
+            self.ledger_changes += 1;
             // The order of entries changed under the slices.
-            self.rejudge_from = Some(0);
+            self.rejudge_from = self.rejudge_from.map(|_| 0);
         }
         forgotten
     }
@@ -298,6 +336,17 @@ impl Auditor {
     /// What is wrong with exceptions, expired ones among it.
     pub fn exception_findings(&self) -> Vec<ExceptionFindingRecord> {
         self.judges.exception_findings()
+    }
+
+    /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
+    pub fn foldings(&self) -> BTreeMap<IpNet, Keyed> {
+        foldings(self.index.networks(), self.judges.blocks())
+    }
+
+    /// The number of changes of the ledger so far, of its edges or their answers: figures over all of it hold
+    /// until the next one.
+    pub const fn ledger_changes(&self) -> u64 {
+        self.ledger_changes
     }
 
     /// The ledger, for figures that are computed when they are asked for.
@@ -331,6 +380,19 @@ impl Auditor {
         self.index.pods_on(node).into_iter().filter(unseen).collect()
     }
 
+    /// How many pods of this node are not observed, for each reason there is.
+    pub fn unobserved_by_reason(&self) -> Vec<(Unobserved, u64)> {
+        let mut counts: BTreeMap<Unobserved, u64> = Unobserved::ALL.map(|reason| (reason, 0)).into();
+        let node = self.settings.node.as_deref();
+        let in_host_network = node.map_or_else(Vec::new, |node| self.index.pods_on(node));
+        let in_host_network = in_host_network.iter().filter(|pod| pod.host_network && !pod.from_template);
+        counts.insert(Unobserved::HostNetwork, in_host_network.count() as u64);
+        for pod in self.unobserved() {
+            *counts.entry(self.bindings.why_unobserved(&pod)).or_default() += 1;
+        }
+        counts.into_iter().collect()
+    }
+
     /// The workloads that have pods now, so that metrics of others can go.
     pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
         self.index.pods().map(|pod| pod.workload.clone()).collect()
@@ -344,11 +406,14 @@ impl Auditor {
             packets,
             edges,
         };
-        vec![
+        let mut losses = vec![
             loss("join", "waiting-full", self.losses.waiting_full),
             loss("orphan", "waiting-full", self.losses.unsettled_full),
             loss("ledger", "full", self.losses.ledger_full),
-        ]
+            loss("ledger", "unaccepted-evicted", (self.ledger.evicted(), 0)),
+        ];
+        losses.extend(self.translations.losses());
+        losses
     }
 }
 
@@ -386,6 +451,7 @@ fn edge_of(seen: &Observation, ends: Ends) -> Edge {
         oriented_by: seen.oriented_by,
         fully_visible: seen.fully_visible,
         vlan: seen.vlan,
+        estimated: seen.estimated,
     }
 }
 

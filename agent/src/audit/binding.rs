@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::cluster::index::Index;
 use crate::model::edge::IfIndex;
 use crate::model::endpoint::Pod;
 use crate::model::time::Timestamp;
+use crate::model::unobserved::Unobserved;
 
 /// How long an interface may wait for its pod's address to be known: first packets precede `status.podIP`.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -24,6 +26,11 @@ pub struct PodKey(Arc<str>, Arc<str>, Arc<str>);
 impl PodKey {
     pub fn of(pod: &Pod) -> Self {
         Self(Arc::clone(&pod.namespace), Arc::clone(&pod.name), Arc::clone(&pod.uid))
+    }
+
+    /// The pod as it is now, if it is still there.
+    pub fn find(&self, index: &Index) -> Option<Arc<Pod>> {
+        index.pod(&self.0, &self.1).filter(|pod| pod.uid == self.2)
     }
 }
 
@@ -51,11 +58,14 @@ pub enum Claim {
 pub struct Bindings {
     interfaces: FxHashMap<IfIndex, Interface>,
     by_pod: FxHashMap<PodKey, IfIndex>,
+    /// Those that are there and not watched.
+    unwatched: FxHashMap<IfIndex, (Vec<IpAddr>, Unobserved)>,
 }
 
 impl Bindings {
     /// An interface is there, or has other routes than before.
     pub fn seen(&mut self, index: IfIndex, since: Timestamp, routed: Vec<IpAddr>) {
+        self.unwatched.remove(&index);
         match self.interfaces.get_mut(&index) {
             // The kernel reuses numbers: a later start is another interface.
             Some(known) if known.since == since => known.routed = routed,
@@ -66,10 +76,32 @@ impl Bindings {
         }
     }
 
+    /// An interface that leads to a pod is not watched.
+    pub fn unwatched(&mut self, index: IfIndex, routed: Vec<IpAddr>, reason: Unobserved) {
+        self.unwatched.insert(index, (routed, reason));
+    }
+
+    /// Why a pod has no interface that we see, as far as that can be told.
+    pub fn why_unobserved(&self, pod: &Pod) -> Unobserved {
+        let leads_to_pod = |routed: &[IpAddr]| pod.addresses.iter().any(|address| routed.contains(address));
+        if let Some((_, reason)) = self.unwatched.values().find(|(routed, _)| leads_to_pod(routed)) {
+            return *reason;
+        }
+        let may_lead = |routed: &[IpAddr]| routed.is_empty() || leads_to_pod(routed);
+        let watched = self.interfaces.values().any(|i| i.pod.is_none() && may_lead(&i.routed));
+        let mut unwatched = self.unwatched.values().filter(|(_, reason)| *reason != Unobserved::NodesOwn);
+        if watched || unwatched.any(|(routed, _)| routed.is_empty()) {
+            Unobserved::Unconfirmed
+        } else {
+            Unobserved::NoInterface
+        }
+    }
+
     /// An interface is gone. Its pod stays known as bound to it, so that late news of the pod's end do not
     /// give the pod the next interface that has its address.
     pub fn gone(&mut self, index: IfIndex) {
         self.interfaces.remove(&index);
+        self.unwatched.remove(&index);
     }
 
     /// A pod no longer exists.
@@ -103,6 +135,11 @@ impl Bindings {
         interface.pod = Some(key.clone());
         self.by_pod.insert(key, index);
         Claim::Owner
+    }
+
+    /// The pod that the interface is bound to.
+    pub fn pod(&self, index: IfIndex) -> Option<&PodKey> {
+        self.interfaces.get(&index)?.pod.as_ref()
     }
 
     /// When the interface appeared, if it is still there.
@@ -196,5 +233,27 @@ mod tests {
         assert_eq!(bindings.claim(OLD, address, old.as_pod().unwrap(), at(2)), Claim::Owner);
         bindings.seen(OLD, at(9), vec![address]);
         assert_eq!(bindings.claim(OLD, address, new.as_pod().unwrap(), at(10)), Claim::Owner);
+    }
+
+    #[test]
+    fn why_a_pod_is_not_observed_is_told_as_far_as_it_is_known() {
+        let address: IpAddr = "10.0.0.5".parse().unwrap();
+        let pod = mk_pod("shop", "web");
+        let pod = &Pod { addresses: Arc::from([address]), ..pod.as_pod().unwrap().as_ref().clone() };
+        let mut bindings = Bindings::default();
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::NoInterface);
+        bindings.unwatched(OLD, vec!["10.9.9.9".parse().unwrap()], Unobserved::Excluded);
+        bindings.unwatched(IfIndex(2), Vec::new(), Unobserved::NodesOwn);
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::NoInterface, "neither can be the pod's");
+        bindings.unwatched(OLD, vec![address], Unobserved::Excluded);
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::Excluded);
+        bindings.unwatched(OLD, vec![address], Unobserved::AttachFailed);
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::AttachFailed);
+        bindings.gone(OLD);
+        bindings.seen(NEW, at(1), Vec::new());
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::Unconfirmed, "it may be behind the new one");
+        bindings.gone(NEW);
+        bindings.unwatched(NEW, Vec::new(), Unobserved::Excluded);
+        assert_eq!(bindings.why_unobserved(pod), Unobserved::Unconfirmed);
     }
 }

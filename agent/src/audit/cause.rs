@@ -17,7 +17,7 @@ const DNS_PORT: u16 = 53;
 pub fn classify(connection: &Connection<'_>) -> Cause {
     let Connection { initiator, responder, port, protocol } = *connection;
     if is_dns(responder, port, protocol) {
-        return Cause::Dns;
+        return if is_own_node(initiator, responder) { Cause::NodeLocalDns } else { Cause::Dns };
     }
     if responder.address.is_some_and(|address| address == METADATA_V4 || address == METADATA_V6) {
         return Cause::CloudMetadata;
@@ -33,8 +33,8 @@ pub fn classify(connection: &Connection<'_>) -> Cause {
     }
     match (&initiator.endpoint, &responder.endpoint) {
         (Endpoint::Unknown(_), _) | (_, Endpoint::Unknown(_)) => Cause::Unknown,
-        (_, Endpoint::External) => Cause::External,
-        (Endpoint::External, _) => Cause::FromOutside,
+        (_, Endpoint::External | Endpoint::Range(_)) => Cause::External,
+        (Endpoint::External | Endpoint::Range(_), _) => Cause::FromOutside,
         (Endpoint::Node(_), _) | (_, Endpoint::Node(_)) => Cause::Node,
         _ if initiator.namespace() == responder.namespace() => Cause::SameNamespace,
         _ => Cause::CrossNamespace,
@@ -54,10 +54,15 @@ fn is_dns(responder: &Party, port: u16, protocol: Protocol) -> bool {
         Endpoint::Service(service) => {
             service.backends.iter().any(|backend| has_role(&backend.party, Roles::CLUSTER_DNS))
         }
-        // NodeLocal DNSCache answers on an address of the node.
+        // NodeLocal DNSCache, or DNS pods that use their node's network.
         Endpoint::Node(_) => true,
-        Endpoint::External | Endpoint::Unknown(_) => false,
+        Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => false,
     }
+}
+
+fn is_own_node(initiator: &Party, responder: &Party) -> bool {
+    let node = initiator.as_pod().and_then(|pod| pod.node.as_ref());
+    matches!(&responder.endpoint, Endpoint::Node(name) if Some(name) == node)
 }
 
 /// The Service through which pods reach the API server, in every cluster.
@@ -72,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::audit::ledger::tests::{mk_pod, mk_pod_with_roles};
-    use crate::model::endpoint::ServiceTarget;
+    use crate::model::endpoint::{Pod, ServiceTarget};
     use crate::model::verdict::UnknownReason;
 
     fn mk_service(namespace: &str, name: &str) -> Party {
@@ -90,6 +95,8 @@ mod tests {
         let prometheus = mk_pod_with_roles("monitoring", "prometheus", Roles::METRICS_SCRAPER);
         let traefik = mk_pod_with_roles("edge", "traefik", Roles::INGRESS_CONTROLLER);
         let node = Party { address: Some(address("192.0.2.1")), endpoint: Endpoint::Node("n1".into()) };
+        let on_node = Pod { node: Some("n1".into()), ..Pod::clone(web.as_pod().unwrap()) };
+        let local = Party::pod(Arc::new(on_node), None);
         let outside = Party::external(address("203.0.113.10"));
         let unknown = Party::unknown(None, UnknownReason::AddressUnjoined);
         let metadata = Party::external(address("169.254.169.254"));
@@ -99,6 +106,8 @@ mod tests {
             (&web, &dns, 53, Cause::Dns),
             (&web, &dns, 9153, Cause::CrossNamespace),
             (&web, &node, 53, Cause::Dns),
+            (&local, &node, 53, Cause::NodeLocalDns),
+            (&local, &dns, 53, Cause::Dns),
             (&prometheus, &dns, 53, Cause::Dns),
             (&prometheus, &api, 9090, Cause::Metrics),
             (&traefik, &web, 8080, Cause::IngressController),

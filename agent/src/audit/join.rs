@@ -1,11 +1,13 @@
 //! Who the two addresses of an observation were, when its packets passed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::binding::{Bindings, Claim, PodKey};
+use super::translations::{Opener, Part};
 use crate::cluster::index::Index;
-use crate::model::edge::{Direction, Observation};
-use crate::model::endpoint::{Endpoint, Party};
+use crate::model::edge::{Budget, Direction, EdgeKey, Observation, Scope};
+use crate::model::endpoint::{Backend, Endpoint, Party, ServiceTarget};
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
 
@@ -33,17 +35,33 @@ struct Local {
     settled: bool,
 }
 
-/// Joins an observation with what the index knows at `now`.
-pub fn join(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Timestamp) -> Joined {
+/// Joins a part of an observation with what the index knows at `now`; `backends` is where the node's NAT sent it.
+pub fn join(
+    index: &Index,
+    bindings: &mut Bindings,
+    part: &Part,
+    backends: &[SocketAddr],
+    now: Timestamp,
+) -> Joined {
+    let Part { seen, opener } = part;
     let key = &seen.key;
+    if let Scope::OverBudget(budget) = key.scope {
+        return over_budget(index, bindings, seen, budget);
+    }
     let local = local_end(index, bindings, seen, now);
-    let remote_at = |time| match key.direction {
-        Direction::Egress => index.party_at(key.responder, key.port, key.protocol, time),
-        Direction::Ingress => index.initiator_at(key.initiator, time),
-    };
+    let node = local.party.as_pod().and_then(|pod| pod.node.as_ref()).or(index.own_node());
     let remote_address = match key.direction {
         Direction::Egress => key.responder,
         Direction::Ingress => key.initiator,
+    };
+    let remote_at = |time| match (key.scope, key.direction) {
+        (Scope::Range(length), _) => range(index, remote_address, length, time),
+        (_, Direction::Egress) => {
+            let party =
+                index.party_at(remote_address, key.port, key.protocol, node.map(|name| &**name), time);
+            with_backends(index, party, backends, time)
+        }
+        (_, Direction::Ingress) => initiator(index, key, *opener, time),
     };
     let (remote, settled) = settle(remote_at(seen.last_seen), || remote_at(now));
     let ends = |remote: Party| match key.direction {
@@ -76,6 +94,66 @@ pub fn join(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Tim
         return Joined::Either(before, after);
     }
     Joined::Now(ends(remote))
+}
+
+/// Addresses that were counted together because they were outside the cluster. Where the cluster has a part of
+/// them now, whose packets they were cannot be told.
+fn range(index: &Index, network: IpAddr, length: u8, at: Timestamp) -> Party {
+    match index.initiator_at(network, at).endpoint {
+        Endpoint::External => Party::range(network, length),
+        _ => unjoined(network),
+    }
+}
+
+/// An edge of all that a budget had no room for: its pod is the interface's.
+fn over_budget(index: &Index, bindings: &Bindings, seen: &Observation, budget: Budget) -> Joined {
+    let pod = bindings.pod(seen.key.interface).and_then(|key| key.find(index));
+    let (local, settled) = match &pod {
+        Some(pod) => (index.party_of(pod, None), true),
+        None => (Party::unknown(None, UnknownReason::AddressUnjoined), false),
+    };
+    let rest = Party::unknown(None, UnknownReason::OverBudget(budget));
+    let ends = match seen.key.direction {
+        Direction::Egress => Ends { initiator: local, responder: rest },
+        Direction::Ingress => Ends { initiator: rest, responder: local },
+    };
+    if settled { Joined::Now(ends) } else { Joined::Wait(ends) }
+}
+
+/// Who opened what the pod behind the interface was asked for. A node's address may be there in place of a
+/// client's; then it is not the node that is judged.
+fn initiator(index: &Index, key: &EdgeKey, opener: Opener, time: Timestamp) -> Party {
+    let party = index.initiator_at(key.initiator, time);
+    if !matches!(party.endpoint, Endpoint::Node(_)) {
+        return party;
+    }
+    let hidden = match opener {
+        Opener::Hidden => true,
+        // What another node translated, our own connection tracking does not know.
+        Opener::Confirmed if index.is_own_node(&party) => false,
+        Opener::Confirmed | Opener::Seen => index.may_hide_initiator(key.responder, key.port, key.protocol),
+    };
+    if hidden { Party::unknown(Some(key.initiator), UnknownReason::Snat) } else { party }
+}
+
+/// A Service with the backends besides that the node sent connections to: its slices may be behind.
+fn with_backends(index: &Index, party: Party, told: &[SocketAddr], time: Timestamp) -> Party {
+    let Endpoint::Service(target) = &party.endpoint else { return party };
+    let is_known = |told: &SocketAddr| {
+        let mut known = target.backends.iter();
+        known.any(|backend| backend.port == told.port() && backend.party.address == Some(told.ip()))
+    };
+    let unknown: Vec<Backend> = told
+        .iter()
+        .filter(|told| !is_known(told))
+        .map(|told| Backend { party: index.initiator_at(told.ip(), time), port: told.port() })
+        .collect();
+    if unknown.is_empty() {
+        return party;
+    }
+    let mut target = ServiceTarget::clone(target);
+    target.backends.extend(unknown);
+    Party { endpoint: Endpoint::Service(Arc::new(target)), ..party }
 }
 
 fn is_same_pod(a: &Party, b: &Party) -> bool {
@@ -120,3 +198,6 @@ fn local_end(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Ti
 const fn unjoined(address: IpAddr) -> Party {
     Party::unknown(Some(address), UnknownReason::AddressUnjoined)
 }
+
+#[cfg(test)]
+mod tests;

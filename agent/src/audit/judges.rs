@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::cluster::Object;
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Edge};
@@ -75,22 +78,30 @@ impl Answers {
 
     /// The edge and its answers as the API serves them.
     pub fn record(&self, edge: &Edge, scenarios: &[Scenario]) -> EdgeRecord {
-        let mut record = EdgeRecord::new(edge, scenarios.iter().map(Scenario::name).zip(&self.judgements));
-        for (at, scenario) in scenarios.iter().enumerate() {
-            if let (Some(exception), Some(judgement)) =
-                (self.exception(at), record.verdicts.get_mut(scenario.name()))
-            {
-                let exception = Some(ExceptionRecord::from(&**exception));
-                *judgement = JudgementRecord { excepted: true, exception, ..judgement.clone() };
-            }
-        }
+        let mut record = EdgeRecord::new(edge, std::iter::empty());
+        let names = scenarios.iter().map(|scenario| scenario.name().to_owned());
+        record.verdicts = names.zip(self.judgement_records()).collect();
+        record.segments = self.segment_records();
+        record
+    }
+
+    /// What each scenario says, in their order, with the exception that mutes it.
+    pub fn judgement_records(&self) -> impl Iterator<Item = JudgementRecord> {
+        self.judgements.iter().enumerate().map(|(at, judgement)| JudgementRecord {
+            excepted: self.exception(at).is_some(),
+            exception: self.exception(at).map(|exception| ExceptionRecord::from(&**exception)),
+            ..JudgementRecord::from(judgement)
+        })
+    }
+
+    /// What each segment map says whose business the edge is, with the exception that mutes it.
+    pub fn segment_records(&self) -> Vec<SegmentRecord> {
         let segment = |crossed: &Crossed| SegmentRecord {
             excepted: crossed.exception.is_some(),
             exception: crossed.exception.as_deref().map(ExceptionRecord::from),
             ..SegmentRecord::from(&crossed.verdict)
         };
-        record.segments = self.segments.iter().map(segment).collect();
-        record
+        self.segments.iter().map(segment).collect()
     }
 }
 
@@ -148,6 +159,42 @@ impl Judges {
         judges.compile_policies(index);
         judges.compile_segments(index, Made::of(index));
         judges
+    }
+
+    /// The judges of what these objects declare, for edges that were recorded: as an agent judged that had seen
+    /// all of `edges` and is asked at `now`, the end of their window.
+    pub fn of_recording<'a>(
+        scenarios: &[Scenario],
+        dialect: Dialect,
+        objects: impl IntoIterator<Item = &'a Object>,
+        edges: &[Edge],
+        now: Timestamp,
+    ) -> Self {
+        // Edges hold what pods are. The index is asked for what judges, and what exceptions and maps look up.
+        let judges = |object: &&Object| {
+            matches!(
+                object,
+                Object::Policy(_)
+                    | Object::SegmentMap(_)
+                    | Object::EdgeException(_)
+                    | Object::Namespace(_)
+                    | Object::EndpointSlice(_)
+                    | Object::Broken(_)
+            )
+        };
+        let mut index = Index::default();
+        index.reset(objects.into_iter().filter(judges).cloned().collect(), Timestamp::EPOCH);
+        let mut judges = Self::new(scenarios, dialect, &index, now);
+        if judges.remembers_vlans {
+            edges.iter().for_each(|edge| judges.observe(edge));
+            judges.advance(now);
+        }
+        judges
+    }
+
+    /// Whether anything but policies is asked.
+    pub const fn has_segment_maps(&self) -> bool {
+        !self.maps.is_empty()
     }
 
     /// Takes over what the index holds now. Returns whether answers given before may differ from those given
@@ -277,6 +324,12 @@ impl Judges {
             }
         };
         self.maps.iter().map(record).collect()
+    }
+
+    /// Every address block that a policy or a segment map in force names.
+    pub fn blocks(&self) -> impl Iterator<Item = IpNet> {
+        let policies = self.policy.iter().flat_map(|judge| judge.blocks().iter().copied());
+        policies.chain(self.segment.iter().flat_map(|(judge, _)| judge.map().blocks()))
     }
 
     /// What is wrong with exceptions at the time last given: what is written in them, maps that do not let

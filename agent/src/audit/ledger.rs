@@ -22,6 +22,7 @@ enum Owner {
     Node(Arc<str>),
     Service(Arc<str>, Arc<str>),
     External,
+    Range(u8),
     Unknown(UnknownReason),
 }
 
@@ -34,6 +35,7 @@ impl Owner {
                 Self::Service(Arc::clone(&service.namespace), Arc::clone(&service.name))
             }
             Endpoint::External => Self::External,
+            Endpoint::Range(length) => Self::Range(*length),
             Endpoint::Unknown(reason) => Self::Unknown(reason.clone()),
         }
     }
@@ -83,12 +85,16 @@ pub struct Ledger {
     unanswered: FxHashSet<EdgeId>,
     most: usize,
     reading: u64,
+    evicted: u64,
 }
+
+/// Which part of a full ledger makes room at once: a sixteenth.
+const EVICTED: usize = 16;
 
 impl Ledger {
     /// An empty ledger that holds at most `most` edges.
     pub fn new(most: usize) -> Self {
-        Self { entries: IndexMap::default(), unanswered: FxHashSet::default(), most, reading: 0 }
+        Self { entries: IndexMap::default(), unanswered: FxHashSet::default(), most, reading: 0, evicted: 0 }
     }
 
     /// Adds what an edge counted: `edge.counters` is the delta. A new edge is judged with `judge`, and so is one
@@ -108,7 +114,7 @@ impl Ledger {
                 entry.absorb(edge, generation, judge);
                 at
             }
-            None if self.entries.len() >= self.most => return None,
+            None if self.entries.len() >= self.most && self.evict() == 0 => return None,
             None => {
                 let answers = judge(&edge);
                 let entry = Entry { edge, answers, generation, pending: Pending::default(), reading: 0 };
@@ -124,6 +130,37 @@ impl Ledger {
             self.unanswered.insert(id.clone());
         }
         Some((&*entry, outcome))
+    }
+
+    /// Makes room: of the edges that nobody ever accepted, which a scan leaves behind, those seen longest ago go.
+    /// Returns how many.
+    fn evict(&mut self) -> usize {
+        let is_unaccepted = |entry: &Entry| entry.edge.counters.accepted == 0 && entry.pending.is_empty();
+        let mut seen: Vec<Timestamp> = self
+            .entries
+            .values()
+            .filter(|entry| is_unaccepted(entry))
+            .map(|entry| entry.edge.last_seen)
+            .collect();
+        // Many at once: it takes a walk through all.
+        let wanted = (self.most / EVICTED).max(1).min(seen.len());
+        let Some(at) = wanted.checked_sub(1) else { return 0 };
+        let (_, last, _) = seen.select_nth_unstable(at);
+        let last = *last;
+        let before = self.entries.len();
+        let mut left = wanted;
+        self.entries.retain(|_, entry| {
+            let goes = left > 0 && is_unaccepted(entry) && entry.edge.last_seen <= last;
+            left -= usize::from(goes);
+            !goes
+        });
+        self.evicted += (before - self.entries.len()) as u64;
+        before - self.entries.len()
+    }
+
+    /// How many edges that nobody ever accepted had to make room for others.
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// A reading is whole: attempts that waited for an answer through all of it have none. `failed` is given
@@ -186,6 +223,7 @@ impl Entry {
         edge.first_seen = edge.first_seen.min(seen.first_seen);
         edge.last_seen = edge.last_seen.max(seen.last_seen);
         edge.fully_visible |= seen.fully_visible;
+        edge.estimated |= seen.estimated;
         edge.vlan = seen.vlan;
         if moved || self.generation != generation {
             edge.cause = seen.cause;
@@ -253,6 +291,7 @@ pub(super) mod tests {
             oriented_by: OrientedBy::Handshake,
             fully_visible: true,
             vlan: 0,
+            estimated: false,
         }
     }
 
@@ -282,6 +321,27 @@ pub(super) mod tests {
             ledger.add(edge(80), 1, |_| Answers::default()).map(|(entry, _)| entry.edge.counters.attempts),
             Some(2)
         );
+    }
+
+    #[test]
+    fn in_a_full_ledger_edges_that_nobody_accepted_make_room_the_oldest_first() {
+        let mut ledger = Ledger::new(3);
+        let mk = |port, accepted, second| Edge {
+            counters: Counters {
+                attempts: accepted,
+                accepted,
+                packets_to_responder: 1,
+                ..Counters::default()
+            },
+            last_seen: Timestamp::from_nanos(second),
+            ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port)
+        };
+        for edge in [mk(80, 1, 1), mk(81, 0, 3), mk(82, 0, 2), mk(83, 1, 9)] {
+            assert!(ledger.add(edge, 1, |_| Answers::default()).is_some());
+        }
+        let mut ports: Vec<u16> = ledger.entries().map(|entry| entry.edge.port).collect();
+        ports.sort_unstable();
+        assert_eq!((ports, ledger.evicted()), (vec![80, 81, 83], 1));
     }
 
     #[test]

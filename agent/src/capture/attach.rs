@@ -1,27 +1,15 @@
 //! Puts the programs on interfaces and takes them off.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
-    qdisc_detach_program,
-};
-use aya::programs::{ProgramError, TcAttachType};
-use futures::TryStreamExt as _;
-use netlink_packet_route::tc::{TcAttribute, TcMessage};
-use rtnetlink::Handle;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use super::error::Error;
+use super::filters::{Filters, Removed, Seat, Side};
+use super::interfaces::{Kind, Link};
 use super::kernel;
-use super::programs::{FROM_POD, Programs, TO_POD};
-use super::settings::Attach;
+use super::programs::{FROM_POD, FROM_POD_IP, Programs, TO_POD, TO_POD_IP, names};
+use super::settings::{Accounting, Attach};
 use super::syscall::{self, Hook};
-
-/// Ours among the filters of one priority, so that nobody who replaces handle 1 (as CNIs do) replaces us.
-const HANDLE: u32 = 0x6466;
-/// All protocols, in network byte order, as filters name it.
-const ETH_P_ALL: u16 = 0x0003_u16.to_be();
 
 /// How programs are attached on this kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +23,7 @@ impl Means {
     pub(super) fn choose(wanted: Attach) -> Result<Self, Error> {
         let has_tcx = kernel::is_at_least(6, 6);
         match wanted {
-            Attach::Clsact => Ok(Self::Clsact),
+            Attach::Clsact | Attach::ClsactPresent => Ok(Self::Clsact),
             Attach::Tcx if !has_tcx => Err(Error::NoTcx { release: kernel::release() }),
             Attach::Auto if !has_tcx => Ok(Self::Clsact),
             Attach::Auto | Attach::Tcx => Ok(Self::Tcx),
@@ -43,12 +31,33 @@ impl Means {
     }
 }
 
-/// The programs on one interface. A TCX link detaches when it is dropped, a filter when `detach` is called or
-/// the programs are dropped.
+/// The two programs of an interface.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub(super) from_pod: BorrowedFd<'a>,
+    pub(super) to_pod: BorrowedFd<'a>,
+}
+
+impl<'a> Pair<'a> {
+    /// Those of a way of accounting that read what the packets of an interface begin with. Without link layer, every
+    /// packet is counted, whatever is asked for.
+    pub(super) fn of(
+        programs: &'a Programs,
+        link: &Link,
+        accounting: Accounting,
+    ) -> Result<Self, AttachError> {
+        let [from_pod, to_pod] =
+            if link.has_link_layer() { names(accounting) } else { [FROM_POD_IP, TO_POD_IP] };
+        Ok(Self { from_pod: programs.descriptor(from_pod)?, to_pod: programs.descriptor(to_pod)? })
+    }
+}
+
+/// The programs on one interface: first the one that reads packets from the pod. A link detaches when it is
+/// dropped, a filter only by [`Attacher::detach`].
 #[derive(Debug)]
 pub(super) enum Attachment {
-    Tcx { _links: [OwnedFd; 2] },
-    Clsact { from_pod: SchedClassifierLinkId, to_pod: SchedClassifierLinkId },
+    Links([OwnedFd; 2]),
+    Filters([Seat; 2]),
 }
 
 /// Why one interface is not watched.
@@ -57,140 +66,134 @@ pub(super) enum AttachError {
     /// It went between listing and attaching: an everyday thing.
     #[error("the interface is gone")]
     Vanished,
+    /// A program of ours would answer "go on", and with nobody behind it netkit takes that for "pass".
+    #[error("it drops what its pod sends until the network plugin attaches a program, and waits for that")]
+    Blackhole,
+    #[error(
+        "it has no clsact qdisc, and the kernel would drop packets for a moment while one is added (--attach clsact)"
+    )]
+    NoQdisc,
     #[error("the kernel refuses: {0}")]
     Refused(#[from] io::Error),
     #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error(transparent)]
-    Tc(#[from] TcError),
-    #[error(transparent)]
     Missing(#[from] Error),
-    #[error("its filters cannot be listed: {0}")]
-    Filters(#[from] rtnetlink::Error),
 }
 
-/// Attaches both programs.
-pub(super) async fn attach(
-    programs: &mut Programs,
+/// Attaches and detaches, by the means that were chosen.
+pub(super) struct Attacher {
     means: Means,
-    handle: &Handle,
-    index: u32,
-    name: &str,
-) -> Result<Attachment, AttachError> {
-    let result = match means {
-        Means::Tcx => attach_tcx(programs, index),
-        Means::Clsact => attach_clsact(programs, handle, index, name).await,
-    };
-    match result {
-        Err(_) if !exists(index) => Err(AttachError::Vanished),
-        result => result,
-    }
+    /// Whether interfaces may get the qdisc that filters need.
+    adds_qdiscs: bool,
+    filters: Filters,
 }
 
-/// Takes the programs off. An interface that is gone took them along.
-pub(super) fn detach(programs: &mut Programs, attachment: Attachment) {
-    let Attachment::Clsact { from_pod, to_pod } = attachment else { return };
-    for (name, link) in [(FROM_POD, from_pod), (TO_POD, to_pod)] {
-        let result = programs.program(name).map(|program| program.detach(link));
-        if let Ok(Err(error)) = result {
-            tracing::debug!(%error, program = name, "a filter was gone already");
+impl Attacher {
+    /// For the network namespace of the calling thread.
+    pub(super) fn new(means: Means, adds_qdiscs: bool) -> io::Result<Self> {
+        Ok(Self { means, adds_qdiscs, filters: Filters::open()? })
+    }
+
+    /// Removes the filters of an agent that did not exit cleanly: they count into maps that nobody reads. Its links
+    /// went with it.
+    pub(super) fn sweep(&mut self) -> io::Result<Vec<Removed>> {
+        self.filters.sweep()
+    }
+
+    /// Attaches both programs, before all others that are there.
+    pub(super) fn attach(&mut self, link: &Link, programs: Pair<'_>) -> Result<Attachment, AttachError> {
+        let result = match self.means {
+            Means::Tcx => attach_links(link, programs),
+            Means::Clsact => self.attach_filters(link.index, programs),
+        };
+        match result {
+            Err(AttachError::Refused(error)) if error.raw_os_error() == Some(libc::ENODEV) => {
+                Err(AttachError::Vanished)
+            }
+            result => result,
         }
     }
-}
 
-fn attach_tcx(programs: &mut Programs, index: u32) -> Result<Attachment, AttachError> {
-    let mut link = |name, hook| -> Result<OwnedFd, AttachError> {
-        let program = programs.program(name)?.fd()?;
-        Ok(syscall::attach_tcx(program.as_fd(), index, hook)?)
-    };
-    Ok(Attachment::Tcx { _links: [link(FROM_POD, Hook::Ingress)?, link(TO_POD, Hook::Egress)?] })
-}
-
-async fn attach_clsact(
-    programs: &mut Programs,
-    handle: &Handle,
-    index: u32,
-    name: &str,
-) -> Result<Attachment, AttachError> {
-    // There may be one already, and others' filters in it: it stays when we go.
-    if let Err(error) = qdisc_add_clsact(name) {
-        tracing::trace!(%error, interface = name, "the clsact qdisc is there already");
-    }
-    let from_pod = attach_filter(programs, handle, index, name, FROM_POD, TcAttachType::Ingress).await?;
-    match attach_filter(programs, handle, index, name, TO_POD, TcAttachType::Egress).await {
-        Ok(to_pod) => Ok(Attachment::Clsact { from_pod, to_pod }),
-        Err(error) => {
-            programs.program(FROM_POD)?.detach(from_pod)?;
-            Err(error)
+    /// Puts other programs in the place of those that are attached. Every packet meets the old or the new one of
+    /// its side. After an error each side has one of the two.
+    pub(super) fn replace(&mut self, attachment: &Attachment, programs: Pair<'_>) -> io::Result<()> {
+        match attachment {
+            Attachment::Links([from_pod, to_pod]) => {
+                syscall::update_link(from_pod.as_fd(), programs.from_pod)?;
+                syscall::update_link(to_pod.as_fd(), programs.to_pod)
+            }
+            Attachment::Filters([from_pod, to_pod]) => {
+                self.filters.replace(*from_pod, FROM_POD, programs.from_pod)?;
+                self.filters.replace(*to_pod, TO_POD, programs.to_pod)
+            }
         }
     }
-}
 
-async fn attach_filter(
-    programs: &mut Programs,
-    handle: &Handle,
-    index: u32,
-    name: &str,
-    program: &'static str,
-    hook: TcAttachType,
-) -> Result<SchedClassifierLinkId, AttachError> {
-    // A filter of an agent that was killed: it counts into maps that nobody reads.
-    if let Ok(()) = qdisc_detach_program(name, hook, program) {
-        tracing::info!(interface = name, program, "removed the filter of an agent that did not exit cleanly");
+    /// Takes the programs off. An interface that is gone took them along.
+    pub(super) fn detach(&mut self, attachment: Attachment) {
+        let Attachment::Filters(seats) = attachment else { return };
+        for seat in seats {
+            if let Err(error) = self.filters.remove(seat) {
+                tracing::warn!(%error, interface = seat.interface, "a filter stays on an interface");
+            }
+        }
     }
-    let priority = priority_among(&filters(handle, index, hook).await?);
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority,
-        handle: TcHandle::from(HANDLE),
-        ..NlOptions::default()
-    });
-    Ok(programs.program(program)?.attach_with_options(name, hook, options)?)
+
+    /// Whether the programs are still where they were put. The interface may be another with the same index, and
+    /// network plugins remove the qdisc of filters when they start.
+    pub(super) fn is_intact(&mut self, attachment: &Attachment) -> bool {
+        match attachment {
+            Attachment::Links(links) => {
+                links.iter().all(|link| syscall::has_interface(link.as_fd()).unwrap_or(true))
+            }
+            Attachment::Filters(seats) => seats.iter().all(|seat| self.filters.has(*seat).unwrap_or(false)),
+        }
+    }
+
+    fn attach_filters(&mut self, interface: u32, programs: Pair<'_>) -> Result<Attachment, AttachError> {
+        let from_pod = match self.filters.add(interface, Side::Ingress, FROM_POD, programs.from_pod) {
+            // There is no such qdisc, among others.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.provide_qdisc(interface)?;
+                self.filters.add(interface, Side::Ingress, FROM_POD, programs.from_pod)?
+            }
+            result => result?,
+        };
+        match self.filters.add(interface, Side::Egress, TO_POD, programs.to_pod) {
+            Ok(to_pod) => Ok(Attachment::Filters([from_pod, to_pod])),
+            Err(error) => {
+                self.filters.remove(from_pod)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn provide_qdisc(&mut self, interface: u32) -> Result<(), AttachError> {
+        if self.adds_qdiscs {
+            tracing::debug!(interface, "a clsact qdisc is added");
+            return Ok(self.filters.add_clsact(interface)?);
+        }
+        let is_there = self.filters.with_clsact()?.contains(&interface);
+        if is_there { Ok(()) } else { Err(AttachError::NoQdisc) }
+    }
 }
 
-/// A filter that is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Filter {
-    priority: u16,
-    is_bpf: bool,
-    /// For all protocols.
-    for_all: bool,
-}
-
-async fn filters(handle: &Handle, index: u32, hook: TcAttachType) -> Result<Vec<Filter>, rtnetlink::Error> {
-    let request = handle.traffic_filter(i32::try_from(index).unwrap_or(0)).get();
-    let request = if hook == TcAttachType::Ingress { request.ingress() } else { request.egress() };
-    let messages: Vec<TcMessage> = request.execute().try_collect().await?;
-    let filter = |message: &TcMessage| Filter {
-        priority: (message.header.info >> 16) as u16,
-        is_bpf: message.attributes.iter().any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "bpf")),
-        for_all: message.header.info as u16 == ETH_P_ALL,
+fn attach_links(link: &Link, programs: Pair<'_>) -> Result<Attachment, AttachError> {
+    let from_pod = match link.kind {
+        // On the way from the pod, others' programs may redirect before TCX sees a packet. On the way to the pod,
+        // TCX comes first; and there netkit's own hook would tell the index that the device has inside the pod
+        // (netkit_xmit sets skb->dev to the other end).
+        Kind::Netkit { peer_is_blackhole } => {
+            if peer_is_blackhole && syscall::count_programs(link.index, Hook::NetkitPeer)? == 0 {
+                return Err(AttachError::Blackhole);
+            }
+            Hook::NetkitPeer
+        }
+        _ => Hook::TcxIngress,
     };
-    Ok(messages.iter().map(filter).collect())
-}
-
-/// Where to sit so as to run first: filters of a lower priority number run before, and within one priority the
-/// newest bpf filter does (cls_bpf_change adds at the head), if it is for the same protocols. A filter behind one
-/// that ends the list (`TC_ACT_OK`) would see nothing.
-fn priority_among(filters: &[Filter]) -> u16 {
-    let Some(first) = filters.iter().min_by_key(|filter| filter.priority) else { return 1 };
-    if first.is_bpf && first.for_all { first.priority } else { (first.priority - 1).max(1) }
-}
-
-fn exists(index: u32) -> bool {
-    nix::net::if_::if_indextoname(index).is_ok()
+    let from_pod = syscall::link(programs.from_pod, link.index, from_pod)?;
+    let to_pod = syscall::link(programs.to_pod, link.index, Hook::TcxEgress)?;
+    Ok(Attachment::Links([from_pod, to_pod]))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn we_run_before_every_filter_that_is_there() {
-        let bpf = |priority| Filter { priority, is_bpf: true, for_all: true };
-        let flower = |priority| Filter { priority, is_bpf: false, for_all: false };
-        assert_eq!(priority_among(&[]), 1);
-        assert_eq!(priority_among(&[bpf(1)]), 1);
-        assert_eq!(priority_among(&[bpf(49152), flower(50000)]), 49152);
-        assert_eq!(priority_among(&[flower(10), bpf(20)]), 9);
-    }
-}
+mod tests;

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoNetkit, LinkAttribute, LinkInfo, LinkMessage, NetkitPolicy,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -14,10 +17,23 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
-    /// A veth whose other end is in another network namespace: the host side of a pod's interface.
-    pub(super) leads_elsewhere: bool,
-    /// The id that this namespace has for the other end's.
-    pub(super) namespace: Option<i32>,
+    pub(super) kind: Kind,
+    /// Its `ARPHRD_*` number.
+    pub(super) device_type: u16,
+    /// This namespace's id of the namespace in which its other end is; `None` where it has none or is here.
+    pub(super) netns_id: Option<i32>,
+}
+
+/// What an interface is, as far as it can lead to a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Veth,
+    /// The primary device of a netkit pair, from which both ends are governed.
+    Netkit {
+        /// What the other end sends is dropped while no program says otherwise.
+        peer_is_blackhole: bool,
+    },
+    Other,
 }
 
 impl Link {
@@ -30,23 +46,53 @@ impl Link {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
-            leads_elsewhere: false,
-            namespace: None,
+            kind: Kind::Other,
+            device_type: message.header.link_layer_type.into(),
+            netns_id: None,
         };
-        let mut veth = false;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::LinkInfo(infos) => {
-                    veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
-                }
+                LinkAttribute::LinkInfo(infos) => link.kind = Kind::of(infos),
                 // Only there when the peer is in another namespace (rtnl_fill_link_netnsid).
-                LinkAttribute::LinkNetNsId(id) => link.namespace = Some(*id),
+                LinkAttribute::LinkNetNsId(id) => link.netns_id = Some(*id),
                 _ => {}
             }
         }
-        link.leads_elsewhere = veth && link.namespace.is_some();
         Some(link)
+    }
+
+    /// Whether its packets begin with an Ethernet header; else they begin with IP's.
+    pub(super) const fn has_link_layer(&self) -> bool {
+        self.device_type != libc::ARPHRD_NONE
+    }
+
+    /// The namespace to which it leads, if it is the host side of a device whose other end is elsewhere.
+    pub(super) const fn leads_to(&self) -> Option<i32> {
+        if matches!(self.kind, Kind::Other) { None } else { self.netns_id }
+    }
+}
+
+impl Kind {
+    fn of(infos: &[LinkInfo]) -> Self {
+        let mut kind = Self::Other;
+        let (mut is_primary, mut peer_is_blackhole) = (false, false);
+        for info in infos {
+            match info {
+                LinkInfo::Kind(InfoKind::Veth) => kind = Self::Veth,
+                LinkInfo::Kind(InfoKind::Netkit) => kind = Self::Netkit { peer_is_blackhole: false },
+                LinkInfo::Data(InfoData::Netkit(data)) => {
+                    is_primary = data.contains(&InfoNetkit::Primary(true));
+                    peer_is_blackhole = data.contains(&InfoNetkit::PeerPolicy(NetkitPolicy::Drop));
+                }
+                _ => {}
+            }
+        }
+        match kind {
+            Self::Netkit { .. } if is_primary => Self::Netkit { peer_is_blackhole },
+            Self::Netkit { .. } => Self::Other,
+            kind => kind,
+        }
     }
 }
 
@@ -162,6 +208,82 @@ impl Routes {
     pub(super) fn carries_default(&self, interface: u32) -> bool {
         self.defaults.iter().any(|(index, _)| *index == interface)
     }
+}
+
+/// An address by which an interface is in a subnet: the node's own, for a pod's interface has at most the
+/// gateway's address alone (/32 or /128), or one that only holds on the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) interface: u32,
+    address: IpAddr,
+}
+
+impl Address {
+    /// `None` for any other address.
+    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
+        let ipv6 = message.header.family == AddressFamily::Inet6;
+        let whole = if ipv6 { 128 } else { 32 };
+        if message.header.scope != AddressScope::Universe || message.header.prefix_len >= whole {
+            return None;
+        }
+        let (mut local, mut address, mut is_permanent) = (None, None, false);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Flags(flags) => is_permanent = flags.contains(AddressFlags::Permanent),
+                _ => {}
+            }
+        }
+        // Others may come from what the pod itself advertises.
+        if ipv6 && !is_permanent {
+            return None;
+        }
+        Some(Self { interface: message.header.index, address: local.or(address)? })
+    }
+}
+
+/// Which interfaces are in a subnet.
+#[derive(Debug, Default)]
+pub(super) struct Addresses(HashMap<u32, BTreeSet<IpAddr>>);
+
+impl Addresses {
+    /// The interface, if it is news.
+    pub(super) fn add(&mut self, address: &Address) -> Option<u32> {
+        let new = self.0.entry(address.interface).or_default().insert(address.address);
+        new.then_some(address.interface)
+    }
+
+    /// The interface, if it is news.
+    pub(super) fn remove(&mut self, address: &Address) -> Option<u32> {
+        let known = self.0.get_mut(&address.interface)?.remove(&address.address);
+        known.then_some(address.interface)
+    }
+
+    pub(super) fn forget(&mut self, interface: u32) {
+        self.0.remove(&interface);
+    }
+
+    fn is_in_subnet(&self, interface: u32) -> bool {
+        self.0.get(&interface).is_some_and(|addresses| !addresses.is_empty())
+    }
+}
+
+/// Whether an interface is the node's own: the default route leaves through it, or it is in a subnet and no host
+/// route leads through it. That is how a node looks that is itself a container.
+pub(super) fn is_nodes_own(interface: u32, routes: &Routes, addresses: &Addresses) -> bool {
+    routes.carries_default(interface)
+        || (addresses.is_in_subnet(interface) && routes.routed(interface).is_empty())
+}
+
+/// Every address of the namespace that says something about interfaces.
+pub(super) async fn list_addresses(handle: &Handle) -> Result<Addresses, rtnetlink::Error> {
+    let messages: Vec<_> = handle.address().get().execute().try_collect().await?;
+    let mut addresses = Addresses::default();
+    for address in messages.iter().filter_map(Address::from_message) {
+        addresses.add(&address);
+    }
+    Ok(addresses)
 }
 
 /// Every interface of the namespace.

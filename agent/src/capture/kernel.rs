@@ -62,6 +62,12 @@ pub(super) fn raise_memlock() {
     }
 }
 
+/// How many bytes this process may lock.
+pub(super) fn memlock() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

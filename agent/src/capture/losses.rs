@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dryfence_common::counter::{Counter, Meaning};
 
@@ -26,8 +27,18 @@ pub struct Status {
     pub overruns: u64,
     /// Connections in the kernel that match no edge.
     pub orphans: usize,
+    /// How often others had taken the programs off an interface, and they were attached again.
+    pub reattached: u64,
+    /// For how long, at most, interfaces were not watched because of that; summed.
+    pub gap: Duration,
+    /// Filters that an agent before had left, and that were removed at start.
+    pub swept: usize,
     /// New edges that were found by the timer instead of the ring buffer. Late, not lost.
     pub late: u64,
+    /// Edges that left the kernel after long silence. They stay in the ledger.
+    pub left: u64,
+    /// Edges that left sooner: nobody had ever accepted them, and room was short.
+    pub evicted: u64,
     /// Packets that nobody judges, by kind.
     pub not_judged: BTreeMap<&'static str, u64>,
 }
@@ -44,6 +55,11 @@ pub(super) struct Counts {
     /// Packets that matched no edge and belonged to no connection.
     pub(super) strays: u64,
     pub(super) orphans: usize,
+    pub(super) reattached: u64,
+    pub(super) gap: Duration,
+    pub(super) swept: usize,
+    pub(super) left: u64,
+    pub(super) evicted: u64,
 }
 
 pub(super) struct Losses {
@@ -68,6 +84,11 @@ impl Losses {
             overruns: 0,
             strays: 0,
             orphans: 0,
+            reattached: 0,
+            gap: Duration::ZERO,
+            swept: 0,
+            left: 0,
+            evicted: 0,
         };
         Self { kernel, counts: Mutex::new(counts) }
     }
@@ -99,6 +120,11 @@ impl Losses {
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
             orphans: counts.orphans,
+            reattached: counts.reattached,
+            gap: counts.gap,
+            swept: counts.swept,
+            left: counts.left,
+            evicted: counts.evicted,
             late: of(Meaning::Late).map(|(_, number)| number).sum(),
             not_judged: of(Meaning::NotJudged).map(|(counter, number)| (counter.reason(), *number)).collect(),
         }

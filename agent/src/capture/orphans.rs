@@ -2,23 +2,25 @@
 //! them to the edges.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::Ebpf;
 use dryfence_common::address::{from_ip, to_ip};
 use dryfence_common::edge::{
-    BY_FIRST_PACKET, BY_LISTENER, BY_SERVICE, EdgeKey as KernelEdgeKey, EdgeValue, LOCAL_INITIATED,
+    Account, BY_FIRST_PACKET, BY_HANDSHAKE, BY_LISTENER, BY_SERVICE, EdgeKey as KernelEdgeKey, EdgeValue,
+    FOLDED_SHIFT, Kind, LOCAL_INITIATED,
 };
 use dryfence_common::orphan::{
-    ASKED, EPHEMERAL_FROM, FIRST_FROM_POD, LISTENER, NO_NAMESPACE, OPEN, OrphanInterface, OrphanKey,
-    OrphanValue,
+    ASKED, EPHEMERAL_FROM, FIRST_FROM_POD, LISTENER, OPEN, OrphanInterface, OrphanKey, OrphanValue,
 };
-use dryfence_common::packet::UDP;
+use dryfence_common::packet::{TCP, UDP};
+use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bounds::Bounds;
+use super::clock::Clock;
 use super::error::Error;
-use super::programs::EdgeMap;
-use super::readings::Clock;
+use super::programs::{EdgeMap, Programs};
 use super::table::Table;
 use crate::model::edge::{Direction, IfIndex, Observation, OrientedBy, Protocol};
 use crate::model::time::Timestamp;
@@ -31,7 +33,8 @@ pub const ORPHANS_PER_INTERFACE: u64 = 1024;
 /// something are silent; keep-alives are 2 h apart, and are told for what they are by what is remembered.
 const IDLE: u64 = 600_000_000_000;
 
-/// Connections remembered after they left the kernel's table, so that none is counted twice.
+/// Connections remembered after they left the kernel's table, and edges after they left the kernel, so that none is
+/// counted twice.
 const MOST_REMEMBERED: usize = 16_384;
 
 /// The kernel's maps of orphans.
@@ -44,9 +47,9 @@ pub struct OrphanMaps {
 impl OrphanMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
-            table: Table::take(ebpf, "ORPHANS")?,
-            interfaces: Table::take(ebpf, "ORPHAN_INTERFACES")?,
-            made: Table::take(ebpf, "ORPHANS_MADE")?,
+            table: Table::open(ebpf, "ORPHANS")?,
+            interfaces: Table::open(ebpf, "ORPHAN_INTERFACES")?,
+            made: Table::open(ebpf, "ORPHANS_MADE")?,
         })
     }
 
@@ -84,6 +87,8 @@ pub(super) struct Moment<'a> {
     pub(super) ended: Timestamp,
     pub(super) clock: Clock,
     pub(super) fully_visible: &'a dyn Fn(u32) -> bool,
+    /// Whether not every TCP data packet of the interface is counted.
+    pub(super) is_estimated: &'a dyn Fn(u32) -> bool,
     /// No further reading of the interface will come: nothing can wait for it.
     pub(super) is_last: &'a dyn Fn(u32) -> bool,
 }
@@ -104,6 +109,9 @@ pub(super) struct OrphanReading {
 pub(super) struct Orphans {
     interfaces: FxHashMap<u32, OrphanInterface>,
     known: FxHashMap<OrphanKey, Known>,
+    /// Edges that left the kernel after long silence, and how their direction was known: their connections may speak
+    /// again, without an opening.
+    silent: FxHashMap<KernelEdgeKey, OrientedBy>,
 }
 
 /// What is known of one connection.
@@ -126,23 +134,17 @@ type Answer = (Direction, OrientedBy);
 
 impl Orphans {
     /// Tells the programs of an interface that is now watched, or whose peer is now in another namespace.
-    pub(super) fn watch(
-        &mut self,
-        maps: &OrphanMaps,
-        interface: u32,
-        namespace: Option<i32>,
-    ) -> io::Result<()> {
-        let namespace = namespace.unwrap_or(NO_NAMESPACE);
+    pub(super) fn watch(&mut self, programs: &Programs, interface: u32, namespace: i32) -> io::Result<()> {
         let known = self.interfaces.get(&interface);
         if known.is_some_and(|known| known.namespace == namespace) {
             return Ok(());
         }
-        let (since, allowance) = known.map_or_else(
-            || (Clock::monotonic(), ORPHANS_PER_INTERFACE),
-            |known| (known.since, known.allowance),
-        );
+        let (since, allowance) = match known {
+            Some(known) => (known.since, known.allowance),
+            None => (Clock::measure(programs.clock())?.now, ORPHANS_PER_INTERFACE),
+        };
         let told = OrphanInterface { since, allowance, namespace, padding: 0 };
-        maps.tell(interface, &told)?;
+        programs.orphans().tell(interface, &told)?;
         self.interfaces.insert(interface, told);
         Ok(())
     }
@@ -160,6 +162,7 @@ impl Orphans {
             }
             !gone
         });
+        self.silent.retain(|edge, _| !interfaces.contains(&edge.interface));
         for interface in interfaces {
             if self.interfaces.remove(interface).is_some() {
                 maps.interfaces.delete(interface)?;
@@ -174,6 +177,15 @@ impl Orphans {
         self.known.values().filter(|known| known.in_kernel).count()
     }
 
+    /// Remembers edges that left the kernel after long silence.
+    pub(super) fn fell_silent(&mut self, edges: Vec<(KernelEdgeKey, OrientedBy)>) {
+        if self.silent.len() + edges.len() > MOST_REMEMBERED {
+            // Of those, a connection that speaks again is counted once more.
+            self.silent.clear();
+        }
+        self.silent.extend(edges.into_iter().take(MOST_REMEMBERED));
+    }
+
     /// Somebody who knows the cluster says which end opened a connection.
     pub(super) fn settle(&mut self, key: &UnorientedKey, direction: Direction) {
         if let Some(known) = self.known.get_mut(&kernel_key(key)) {
@@ -185,40 +197,57 @@ impl Orphans {
     /// to the edges, so that their further packets match one.
     pub(super) fn read(
         &mut self,
-        maps: &OrphanMaps,
-        edges: &EdgeMap,
+        (maps, edges, bounds): (&OrphanMaps, &EdgeMap, &mut Bounds),
         moment: &Moment<'_>,
     ) -> io::Result<OrphanReading> {
         let values = maps.read()?;
-        let mut reading = self.since_last(&values, moment);
+        let mut reading = self.since_last(&values, &|address| bounds.place(address), moment);
         // Those first that had an edge before this reading: what they counted after it was made is told by now.
-        match self.retire(&values, maps) {
+        match self.retire(&values, maps, moment.clock.now) {
             Ok(strays) => reading.strays += strays,
             // The reading is good; the next one tries again.
             Err(error) => tracing::warn!(%error, "orphans stay in the kernel's table"),
         }
         for (key, value) in &values {
             if let Some(known) = self.known.get_mut(key)
-                && let (Some((direction, by)), true, false) = (known.answer, known.counted, known.has_edge)
+                && let (Some(answer), true, false) = (known.answer, known.counted, known.has_edge)
+                && !(moment.is_last)(key.interface)
             {
-                // One that is there already is as good. Without room, the orphan goes on counting.
+                let (range, outside) = bounds.place(to_ip(key.remote));
+                let edge = edge_key(key, answer.0, range);
+                // Without room, the orphan goes on counting.
                 known.has_edge =
-                    edges.insert(&edge_key(key, direction), &edge_value(key, value, direction, by)).is_ok();
+                    make_edge(&edge, edge_value(key, value, answer, outside), edges, bounds).unwrap_or(false);
+                if known.has_edge {
+                    self.silent.remove(&edge);
+                }
             }
         }
         Ok(reading)
     }
 
-    fn since_last(&mut self, values: &[(OrphanKey, OrphanValue)], moment: &Moment<'_>) -> OrphanReading {
+    /// `place` says how the programs key an address, as [`Bounds::place`] does.
+    fn since_last(
+        &mut self,
+        values: &[(OrphanKey, OrphanValue)],
+        place: &dyn Fn(IpAddr) -> (Option<IpNet>, bool),
+        moment: &Moment<'_>,
+    ) -> OrphanReading {
         let evidence: FxHashMap<Ends, u16> =
             values.iter().map(|(key, value)| (Ends::of(key), value.evidence)).collect();
         let mut reading = OrphanReading::default();
         for (key, value) in values {
+            let (range, _) = place(to_ip(key.remote));
+            if !self.known.contains_key(key)
+                && let Some(answer) = self.of_silent_edge(key, range)
+            {
+                self.known.insert(*key, Known { answer: Some(answer), counted: true, ..Known::default() });
+            }
             let known = self.known.entry(*key).or_default();
             known.in_kernel = true;
             let elsewhere = evidence.get(&Ends::of(key).swapped()).copied();
             known.answer = known.answer.or_else(|| orient(key, value, elsewhere));
-            if !is_connection(key, value) {
+            if !known.counted && !is_connection(key, value) {
                 if (moment.is_last)(key.interface) {
                     reading.strays += value.packets_from_pod + value.packets_to_pod;
                 }
@@ -230,7 +259,7 @@ impl Orphans {
                 known.waits_from = Some(moment.from);
                 continue;
             }
-            let Some(seen) = since_told(key, value, known, moment) else { continue };
+            let Some(seen) = since_told((key, range), value, known, moment) else { continue };
             known.counted = true;
             known.told = *value;
             known.waits_from = None;
@@ -242,10 +271,24 @@ impl Orphans {
         reading
     }
 
+    /// The direction of the edge that the connection was counted on before it fell silent, if it is the only one.
+    fn of_silent_edge(&self, key: &OrphanKey, range: Option<IpNet>) -> Option<Answer> {
+        let mut found = Direction::BOTH.into_iter().filter_map(|direction| {
+            let by = |range| self.silent.get(&edge_key(key, direction, range));
+            let by = by(None).or_else(|| by(range))?;
+            Some((direction, *by))
+        });
+        found.next().filter(|_| found.next().is_none())
+    }
+
     /// Takes out of the kernel what it has an edge for, and what was silent for long. Returns the packets of those
     /// that were no connections.
-    fn retire(&mut self, values: &[(OrphanKey, OrphanValue)], maps: &OrphanMaps) -> io::Result<u64> {
-        let now = Clock::monotonic();
+    fn retire(
+        &mut self,
+        values: &[(OrphanKey, OrphanValue)],
+        maps: &OrphanMaps,
+        now: u64,
+    ) -> io::Result<u64> {
         let mut strays = 0;
         let mut freed: FxHashMap<u32, u64> = FxHashMap::default();
         for (key, value) in values {
@@ -352,7 +395,7 @@ const fn is_connection(key: &OrphanKey, value: &OrphanValue) -> bool {
 
 /// What came since the connection was last told; nothing where nothing came.
 fn since_told(
-    key: &OrphanKey,
+    (key, range): (&OrphanKey, Option<IpNet>),
     value: &OrphanValue,
     known: &Known,
     moment: &Moment<'_>,
@@ -360,6 +403,7 @@ fn since_told(
     let told = &known.told;
     let seen = Unoriented {
         key: model_key(key)?,
+        range,
         connections: u64::from(!known.counted),
         packets_from_pod: value.packets_from_pod.saturating_sub(told.packets_from_pod),
         packets_to_pod: value.packets_to_pod.saturating_sub(told.packets_to_pod),
@@ -371,6 +415,7 @@ fn since_told(
         read_at: moment.ended,
         fully_visible: (moment.fully_visible)(key.interface),
         vlan: value.vlan,
+        estimated: key.protocol == TCP && (moment.is_estimated)(key.interface),
     };
     (seen.packets_from_pod > 0 || seen.packets_to_pod > 0).then_some(seen)
 }
@@ -395,17 +440,43 @@ fn kernel_key(key: &UnorientedKey) -> OrphanKey {
 }
 
 /// The edge of an orphan that was opened in this direction, as the programs look it up.
-const fn edge_key(key: &OrphanKey, direction: Direction) -> KernelEdgeKey {
-    let (initiator, responder, port, flags) = match direction {
-        Direction::Egress => (key.local, key.remote, key.remote_port, LOCAL_INITIATED),
-        Direction::Ingress => (key.remote, key.local, key.local_port, 0),
+fn edge_key(key: &OrphanKey, direction: Direction, range: Option<IpNet>) -> KernelEdgeKey {
+    let remote = range.map_or(key.remote, |range| from_ip(range.network()));
+    let folded = range.map_or(0, |range| (range.max_prefix_len() - range.prefix_len()) << FOLDED_SHIFT);
+    let (initiator, responder, port, local_initiated) = match direction {
+        Direction::Egress => (key.local, remote, key.remote_port, LOCAL_INITIATED),
+        Direction::Ingress => (remote, key.local, key.local_port, 0),
     };
+    let flags = folded | local_initiated;
     KernelEdgeKey { initiator, responder, interface: key.interface, port, protocol: key.protocol, flags }
+}
+
+/// Makes an edge, charged as if the programs had. One that is there already is as good; false where its interface has
+/// no room for another.
+fn make_edge(
+    edge: &KernelEdgeKey,
+    value: EdgeValue,
+    edges: &EdgeMap,
+    bounds: &mut Bounds,
+) -> io::Result<bool> {
+    let account = Account { interface: edge.interface, kind: u32::from(value.kind) };
+    if !bounds.has_room(&account)? {
+        return Ok(edges.get(edge)?.is_some());
+    }
+    if edges.insert(edge, &value)? {
+        bounds.charge(account)?;
+    }
+    Ok(true)
 }
 
 /// What the edge of an orphan begins with: nothing is counted, since the orphan's own counts are told as such. Its
 /// times say which ends spoke, so that datagrams are answers.
-const fn edge_value(key: &OrphanKey, value: &OrphanValue, direction: Direction, by: OrientedBy) -> EdgeValue {
+const fn edge_value(
+    key: &OrphanKey,
+    value: &OrphanValue,
+    (direction, by): Answer,
+    outside: bool,
+) -> EdgeValue {
     let (to_responder, to_initiator) = match direction {
         Direction::Egress => (value.packets_from_pod, value.packets_to_pod),
         Direction::Ingress => (value.packets_to_pod, value.packets_from_pod),
@@ -426,11 +497,17 @@ const fn edge_value(key: &OrphanKey, value: &OrphanValue, direction: Direction, 
         answered: if key.protocol == UDP && to_initiator > 0 { value.first_seen } else { 0 },
         vlan: value.vlan,
         oriented_by: match by {
+            OrientedBy::Handshake => BY_HANDSHAKE,
             OrientedBy::FirstPacket => BY_FIRST_PACKET,
             OrientedBy::Service => BY_SERVICE,
             _ => BY_LISTENER,
         },
-        padding: 0,
+        kind: match (direction, outside) {
+            (Direction::Egress, _) => Kind::Opened,
+            (Direction::Ingress, false) => Kind::Cluster,
+            (Direction::Ingress, true) => Kind::Outside,
+        } as u8,
+        padding: [0; 3],
     }
 }
 

@@ -1,42 +1,53 @@
 //! The eBPF programs and their maps, loaded into the kernel.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, EdgeValue};
 use dryfence_common::settings::{SETTINGS, Settings as KernelSettings};
 
+use super::bounds::Bounds;
+use super::clock::KernelClock;
 use super::error::Error;
-use super::kernel::{check_capabilities, check_release, is_at_least, raise_memlock};
+use super::kernel::{check_capabilities, check_release, is_at_least, memlock, raise_memlock};
 use super::orphans::OrphanMaps;
-use super::settings::Settings;
+use super::settings::{Accounting, Settings};
 use super::table::Table;
-
-/// Of `include/uapi/linux/if_arp.h`; libc does not have it.
-const ARPHRD_RAWIP: u16 = 519;
 
 /// The kernel's map of edges.
 pub type EdgeMap = Table<EdgeKey, EdgeValue>;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dryfence-ebpf"));
 
-/// The program that reads packets from the pod.
+/// The program that reads packets from the pod, and counts each.
 pub const FROM_POD: &str = "from_pod";
-/// The program that reads packets to the pod.
+/// The program that reads packets to the pod, and counts each.
 pub const TO_POD: &str = "to_pod";
-/// [`FROM_POD`] on a device without a link layer.
+/// As [`FROM_POD`], for devices without link layer.
 pub const FROM_POD_IP: &str = "from_pod_ip";
-/// [`TO_POD`] on a device without a link layer.
+/// As [`TO_POD`], for devices without link layer.
 pub const TO_POD_IP: &str = "to_pod_ip";
+
+/// The programs of a way of accounting: from the pod, and to it.
+pub const fn names(accounting: Accounting) -> [&'static str; 2] {
+    match accounting {
+        Accounting::Exact => [FROM_POD, TO_POD],
+        Accounting::Sampled => ["from_pod_sampled", "to_pod_sampled"],
+        Accounting::Off => ["from_pod_off", "to_pod_off"],
+    }
+}
 
 /// The eBPF programs and their maps, loaded into the kernel and attached nowhere yet.
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    clock: KernelClock,
     edges: EdgeMap,
+    bounds: Bounds,
     orphans: OrphanMaps,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
@@ -62,21 +73,25 @@ impl Programs {
         check_release()?;
         check_capabilities()?;
         raise_memlock();
-        let kernel = KernelSettings {
-            coarse_clock: u32::from(is_at_least(5, 11)),
-            diagnostics: u32::from(settings.kernel_log),
-            ..kernel
-        };
-        let mut ebpf = EbpfLoader::new()
-            .override_global(SETTINGS, bytes_of(&kernel), true)
-            .map_max_entries("EDGES", settings.edge_map_size)
-            .load(OBJECT)
-            .map_err(|error| load_error(error, settings.edge_map_size))?;
-        let edges = Table::take(&mut ebpf, "EDGES")?;
+        let clock = KernelClock::find().map_err(Error::Clock)?;
+        let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
+        let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
+        let edges = Table::open(&mut ebpf, "EDGES")?;
+        let bounds = Bounds::new(
+            take_hash(&mut ebpf, "MADE")?,
+            take_hash(&mut ebpf, "ALLOWED")?,
+            take_lpm(&mut ebpf, "RANGES")?,
+            settings,
+        );
         let orphans = OrphanMaps::take(&mut ebpf)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
-        for name in [FROM_POD, TO_POD] {
+        // An interface begins with exact accounting, whatever it goes over to.
+        let wanted = if settings.accounting == Accounting::Exact { None } else { Some(settings.accounting) };
+        // Only netkit has devices without link layer that lead to pods; it is from 6.7.
+        let for_netkit = is_at_least(6, 7).then_some([FROM_POD_IP, TO_POD_IP]);
+        let others = [wanted.map(names), for_netkit].into_iter().flatten().flatten();
+        for name in names(Accounting::Exact).into_iter().chain(others) {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
@@ -85,7 +100,9 @@ impl Programs {
         let log = if settings.kernel_log { Some(logger(&mut ebpf)?) } else { None };
         Ok(Self {
             ebpf,
+            clock,
             edges,
+            bounds,
             orphans,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
@@ -102,28 +119,13 @@ impl Programs {
         program(&mut self.ebpf, name)
     }
 
-    /// The programs for packets from and to the pod on a device of this type (`ARPHRD_*` of
-    /// `include/uapi/linux/if_arp.h`): with an Ethernet header, or with none. Loaded when first asked for.
-    ///
-    /// # Errors
-    ///
-    /// The device has another link layer, or the verifier does not agree.
-    pub fn for_device(&mut self, hardware: u16) -> Result<[&'static str; 2], Error> {
-        let names = match hardware {
-            libc::ARPHRD_ETHER => [FROM_POD, TO_POD],
-            // TUN, WireGuard, modems.
-            libc::ARPHRD_NONE | ARPHRD_RAWIP => [FROM_POD_IP, TO_POD_IP],
-            other => return Err(Error::LinkLayer { hardware: other }),
-        };
-        for name in names {
-            let program = self.program(name)?;
-            if program.fd().is_err() {
-                program
-                    .load()
-                    .map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
-            }
+    /// The descriptor of one of the programs, to attach it by.
+    pub(super) fn descriptor(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let error = |source| Error::Program { program: name, source: Box::new(source) };
+        match self.ebpf.program(name) {
+            Some(program) => Ok(program.fd().map_err(error)?.as_fd()),
+            None => Err(error(ProgramError::UnexpectedProgramType)),
         }
-        Ok(names)
     }
 
     /// Every edge.
@@ -134,6 +136,26 @@ impl Programs {
     /// Connections that match no edge.
     pub const fn orphans(&self) -> &OrphanMaps {
         &self.orphans
+    }
+
+    /// How many edges an interface may have, and which addresses share one.
+    pub const fn bounds(&mut self) -> &mut Bounds {
+        &mut self.bounds
+    }
+
+    /// The programs' clock.
+    pub(super) const fn clock(&self) -> &KernelClock {
+        &self.clock
+    }
+
+    /// What a reading needs: every edge, what bounds their number, and the programs' clock.
+    pub(super) const fn parts(&mut self) -> (&EdgeMap, &mut Bounds, &KernelClock) {
+        (&self.edges, &mut self.bounds, &self.clock)
+    }
+
+    /// What a reading of orphans needs: all of them, the edges they may become, and what bounds their number.
+    pub(super) const fn orphan_parts(&mut self) -> (&OrphanMaps, &EdgeMap, &mut Bounds) {
+        (&self.orphans, &self.edges, &mut self.bounds)
     }
 
     /// What was lost, late or not judged.
@@ -152,6 +174,30 @@ impl Programs {
     }
 }
 
+/// The programs, not loaded, with their maps made and their settings written: what the verifier says of them can be
+/// seen so.
+///
+/// # Errors
+///
+/// A map is refused.
+pub fn open(settings: &Settings, kernel: KernelSettings, log: VerifierLogLevel) -> Result<Ebpf, Error> {
+    raise_memlock();
+    let kernel = KernelSettings {
+        diagnostics: u32::from(settings.kernel_log),
+        budget_opened: settings.budget_opened,
+        budget_cluster: settings.budget_cluster,
+        budget_outside: settings.budget_outside,
+        sample_rate: settings.sample_rate,
+        ..kernel
+    };
+    EbpfLoader::new()
+        .override_global(SETTINGS, bytes_of(&kernel), true)
+        .map_max_entries("EDGES", settings.edge_map_size)
+        .verifier_log_level(log)
+        .load(OBJECT)
+        .map_err(|error| load_error(error, settings.edge_map_size))
+}
+
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
     let error = |source| Error::Program { program: name, source: Box::new(source) };
     let program = ebpf.program_mut(name).ok_or_else(|| error(ProgramError::UnexpectedProgramType))?;
@@ -160,6 +206,20 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedCl
 
 fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
     ebpf.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(Error::Map { map: name })
+}
+
+fn take_hash(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::HashMap(data)) => Ok(data),
+        _ => Err(Error::Map { map: name }),
+    }
+}
+
+fn take_lpm(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::LpmTrie(data)) => Ok(data),
+        _ => Err(Error::Map { map: name }),
+    }
 }
 
 fn logger(ebpf: &mut Ebpf) -> Result<EbpfLogger<ToTracing>, Error> {
@@ -184,6 +244,11 @@ impl log::Log for ToTracing {
 fn load_error(error: aya::EbpfError, entries: u32) -> Error {
     use aya::maps::MapError;
     match error {
+        aya::EbpfError::MapError(MapError::CreateError { ref io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EPERM) && !is_at_least(5, 11) =>
+        {
+            Error::LockedMemory { limit: memlock(), source: Box::new(error) }
+        }
         aya::EbpfError::MapError(MapError::CreateError { ref name, .. }) if name == "EDGES" => {
             Error::EdgeMapRefused { entries, source: Box::new(error) }
         }

@@ -1,21 +1,29 @@
 //! From cumulative counters in the kernel to what was counted between two readings.
 
 use std::io;
+use std::time::Duration;
 
 use dryfence_common::address::to_ip;
 use dryfence_common::edge::{
-    BY_FIRST_PACKET, BY_LISTENER, BY_SERVICE, EdgeKey as KernelKey, EdgeValue, LOCAL_INITIATED,
+    Account, BY_FIRST_PACKET, BY_LISTENER, BY_SERVICE, EdgeKey as KernelKey, EdgeValue, Kind, LOCAL_INITIATED,
 };
+use dryfence_common::packet::TCP;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::bounds::Bounds;
+use super::clock::{Clock, KernelClock};
 use super::programs::EdgeMap;
-use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol};
+use crate::model::edge::{
+    Budget, Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol, Scope,
+};
 use crate::model::time::Timestamp;
 
 /// What the last reading said, so that the next can say what came since.
 pub(super) struct Readings {
     last: FxHashMap<KernelKey, Counters>,
     sides: FxHashMap<u32, Sides>,
+    /// Interfaces on which not every TCP data packet is counted.
+    estimated: FxHashSet<u32>,
     /// When the last reading began: nothing before is in the next.
     read_from: Timestamp,
 }
@@ -32,20 +40,61 @@ pub(super) struct Reading {
     pub(super) observations: Vec<Observation>,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
+    /// How many edges left the kernel because nothing met them for long.
+    pub(super) left: u64,
+    /// Those of them that may speak again without an opening.
+    pub(super) silent: Vec<(KernelKey, OrientedBy)>,
+    /// How many left sooner, since nobody ever accepted them and room was short.
+    pub(super) evicted: u64,
+    /// Why not all left that should have.
+    pub(super) stayed: Option<io::Error>,
+}
+
+/// When edges leave the kernel. The ledger has them by then, and one that is met again begins anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    /// After how long without a packet.
+    pub(super) idle: Duration,
+    /// How many edges the kernel's map has room for.
+    pub(super) room: u32,
+}
+
+/// Unanswered SYNs are repeated after up to 64 s (Linux: `tcp_syn_retries` 6), and the last attempt must be known
+/// until then.
+const UNANSWERED_IDLE: Duration = Duration::from_secs(70);
+/// Longer than conntrack's timeout: a datagram after that is an attempt anyway.
+const DATAGRAM_IDLE: Duration = Duration::from_secs(125);
+
+/// How an edge leaves.
+enum Leave {
+    Idle,
+    /// Nobody ever accepted it, and room is short.
+    Unanswered,
 }
 
 impl Readings {
     pub(super) fn new(start: Timestamp) -> Self {
-        Self { last: FxHashMap::default(), sides: FxHashMap::default(), read_from: start }
+        Self {
+            last: FxHashMap::default(),
+            sides: FxHashMap::default(),
+            estimated: FxHashSet::default(),
+            read_from: start,
+        }
     }
 
-    /// Reads every edge, and says what each counted since the last reading.
-    pub(super) fn read(&mut self, edges: &EdgeMap) -> io::Result<Reading> {
+    /// Reads every edge, says what each counted since the last reading, and lets idle ones go.
+    pub(super) fn read(
+        &mut self,
+        (edges, bounds, clock): (&EdgeMap, &mut Bounds, &KernelClock),
+        leaving: Leaving,
+    ) -> io::Result<Reading> {
         let began = Timestamp::now();
         let values = edges.read()?;
         let ended = Timestamp::now();
-        let clock = Clock::measure();
-        Ok(self.since_last(&values, began, ended, clock))
+        let clock = Clock::measure(clock)?;
+        let mut reading = self.since_last(&values, began, ended, clock);
+        reading.stayed = self.let_go(&values, edges, bounds, (leaving, clock), &mut reading).err();
+        Ok(reading)
     }
 
     fn since_last(
@@ -59,35 +108,112 @@ impl Readings {
         for (key, value) in values {
             self.sides.entry(key.interface).or_default().see(key, value);
         }
-        let from = self.read_from;
-        let mut observations = Vec::new();
+        let mut reading = Reading {
+            observations: Vec::new(),
+            from: self.read_from,
+            to: ended,
+            left: 0,
+            silent: Vec::new(),
+            evicted: 0,
+            stayed: None,
+        };
         for (key, value) in values {
-            let counters = counters_of(key, value);
-            let last = self.last.insert(*key, counters).unwrap_or_default();
-            let delta = counters.since(last);
-            let Some(model_key) = model_key(key) else { continue };
-            if delta.is_zero() {
-                continue;
-            }
-            observations.push(Observation {
-                key: model_key,
-                delta,
-                first_seen: clock.time(value.first_seen),
-                last_seen: clock.time(value.last_to_responder.max(value.last_to_initiator)).min(ended),
-                read_from: from,
-                read_at: ended,
-                oriented_by: oriented_by(value),
-                fully_visible: self.is_fully_visible(key.interface),
-                vlan: value.vlan,
-            });
+            let observation = self.observe(key, value, (reading.from, ended), clock);
+            reading.observations.extend(observation);
         }
         self.read_from = began;
-        Reading { observations, from, to: ended }
+        reading
     }
 
-    /// Whether packets of both ways were ever seen to cross an interface.
+    /// What an edge counted since it was last read, if anything.
+    fn observe(
+        &mut self,
+        key: &KernelKey,
+        value: &EdgeValue,
+        (from, ended): (Timestamp, Timestamp),
+        clock: Clock,
+    ) -> Option<Observation> {
+        let counters = counters_of(key, value);
+        let last = self.last.insert(*key, counters).unwrap_or_default();
+        let delta = counters.since(last);
+        if delta.is_zero() {
+            return None;
+        }
+        Some(Observation {
+            key: model_key(key)?,
+            delta,
+            first_seen: clock.time(value.first_seen),
+            last_seen: clock.time(last_packet(value)).min(ended),
+            read_from: from,
+            read_at: ended,
+            oriented_by: oriented_by(value),
+            fully_visible: self.is_fully_visible(key.interface),
+            vlan: value.vlan,
+            estimated: key.protocol == TCP && self.is_estimated(key.interface),
+        })
+    }
+
+    /// From now on not every TCP data packet of the interface is counted.
+    pub(super) fn estimate(&mut self, interface: u32) {
+        self.estimated.insert(interface);
+    }
+
+    /// Whether not every TCP data packet of the interface is counted.
+    pub(super) fn is_estimated(&self, interface: u32) -> bool {
+        self.estimated.contains(&interface)
+    }
+
+    /// Whether packets of both ways were seen to cross the interface.
     pub(super) fn is_fully_visible(&self, interface: u32) -> bool {
         self.sides.get(&interface).is_some_and(|sides| sides.from_pod && sides.to_pod)
+    }
+
+    /// Takes idle edges out of the kernel. What came to one between its reading and that is in the reading too.
+    fn let_go(
+        &mut self,
+        values: &[(KernelKey, EdgeValue)],
+        edges: &EdgeMap,
+        bounds: &mut Bounds,
+        (leaving, clock): (Leaving, Clock),
+        reading: &mut Reading,
+    ) -> io::Result<()> {
+        let pressed = pressed(values, bounds, leaving.room);
+        let mut freed: FxHashMap<Account, u64> = FxHashMap::default();
+        let mut result = Ok(());
+        for (key, value) in values {
+            let account = account(key, value);
+            let is_pressed = pressed.contains(&account);
+            let Some(leave) = leaving.leave(key, value, clock.now, is_pressed) else { continue };
+            match edges.take(key) {
+                Ok(Some(value)) => {
+                    if let Some(late) = self.observe(key, &value, (reading.from, reading.to), clock) {
+                        reading.add(late);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+            self.last.remove(key);
+            match leave {
+                Leave::Idle => {
+                    reading.left += 1;
+                    if has_handshake(key.protocol) && !key.is_overflow() {
+                        reading.silent.push((*key, oriented_by(value)));
+                    }
+                }
+                Leave::Unanswered => reading.evicted += 1,
+            }
+            if !key.is_overflow() {
+                *freed.entry(account).or_default() += 1;
+            }
+        }
+        for (account, edges) in freed {
+            result = result.and(bounds.free(account, edges));
+        }
+        result
     }
 
     /// Forgets the edges of interfaces that are gone, here and in the kernel: no packet can come to them any
@@ -97,8 +223,60 @@ impl Readings {
         let result = self.last.keys().filter(|key| of_gone(key)).try_for_each(|key| edges.delete(key));
         self.last.retain(|key, _| !of_gone(key));
         self.sides.retain(|interface, _| !interfaces.contains(interface));
+        self.estimated.retain(|interface| !interfaces.contains(interface));
         result
     }
+}
+
+impl Reading {
+    /// Adds what an edge counted after it was read. It stays one observation: the end of a reading is what tells
+    /// an attempt that nobody answers.
+    fn add(&mut self, late: Observation) {
+        match self.observations.iter_mut().find(|known| known.key == late.key) {
+            Some(known) => {
+                known.delta = known.delta.plus(late.delta);
+                known.last_seen = late.last_seen;
+            }
+            None => self.observations.push(late),
+        }
+    }
+}
+
+impl Leaving {
+    /// Whether an edge leaves at `now`, in nanoseconds of the kernel's clock.
+    fn leave(self, key: &KernelKey, value: &EdgeValue, now: u64, is_pressed: bool) -> Option<Leave> {
+        let quiet = Duration::from_nanos(now.saturating_sub(last_packet(value)));
+        if quiet >= self.idle {
+            return Some(Leave::Idle);
+        }
+        let unanswered = if has_handshake(key.protocol) { UNANSWERED_IDLE } else { DATAGRAM_IDLE };
+        let leaves = is_pressed && value.accepted == 0 && quiet >= unanswered && !key.is_overflow();
+        leaves.then_some(Leave::Unanswered)
+    }
+}
+
+/// Whose budget is more than half spent, or everybody's if the map is more than half full.
+fn pressed(values: &[(KernelKey, EdgeValue)], bounds: &Bounds, room: u32) -> FxHashSet<Account> {
+    let mut used: FxHashMap<Account, u64> = FxHashMap::default();
+    for (key, value) in values {
+        *used.entry(account(key, value)).or_default() += 1;
+    }
+    let is_full = values.len() as u64 * 2 > u64::from(room);
+    let short =
+        |(account, used): (Account, u64)| (is_full || used * 2 > bounds.budget(&account)).then_some(account);
+    used.into_iter().filter_map(short).collect()
+}
+
+fn account(key: &KernelKey, value: &EdgeValue) -> Account {
+    Account { interface: key.interface, kind: u32::from(value.kind) }
+}
+
+fn last_packet(value: &EdgeValue) -> u64 {
+    value.last_to_responder.max(value.last_to_initiator)
+}
+
+fn has_handshake(protocol: u8) -> bool {
+    matches!(Protocol::from_number(protocol), Some(Protocol::Tcp | Protocol::Sctp))
 }
 
 impl Sides {
@@ -118,8 +296,7 @@ impl Sides {
 /// connection shows only by its answer, and two CPUs may both see the first answer of a datagram edge.
 fn counters_of(key: &KernelKey, value: &EdgeValue) -> Counters {
     let answered = value.accepted.saturating_add(value.refused);
-    let by_handshake = matches!(Protocol::from_number(key.protocol), Some(Protocol::Tcp | Protocol::Sctp));
-    let (attempts, accepted) = if by_handshake {
+    let (attempts, accepted) = if has_handshake(key.protocol) {
         (value.attempts.max(answered), value.accepted)
     } else {
         (value.attempts, value.accepted.min(value.attempts))
@@ -137,14 +314,34 @@ fn counters_of(key: &KernelKey, value: &EdgeValue) -> Counters {
 
 /// `None` for a protocol that the programs do not record.
 fn model_key(key: &KernelKey) -> Option<EdgeKey> {
+    let local_initiated = key.flags & LOCAL_INITIATED != 0;
+    let (initiator, responder) = (to_ip(key.initiator), to_ip(key.responder));
+    let scope = match key.folded_bits() {
+        0 => Scope::Address,
+        _ if key.is_overflow() => Scope::OverBudget(budget(Kind::from_number(key.port)?)),
+        bits => {
+            let length: u8 =
+                if (if local_initiated { responder } else { initiator }).is_ipv4() { 32 } else { 128 };
+            Scope::Range(length.saturating_sub(bits))
+        }
+    };
     Some(EdgeKey {
         interface: IfIndex(key.interface),
-        direction: if key.flags & LOCAL_INITIATED != 0 { Direction::Egress } else { Direction::Ingress },
-        initiator: to_ip(key.initiator),
-        responder: to_ip(key.responder),
-        port: key.port,
+        direction: if local_initiated { Direction::Egress } else { Direction::Ingress },
+        initiator,
+        responder,
+        port: if key.is_overflow() { 0 } else { key.port },
         protocol: Protocol::from_number(key.protocol)?,
+        scope,
     })
+}
+
+const fn budget(kind: Kind) -> Budget {
+    match kind {
+        Kind::Opened => Budget::Opened,
+        Kind::Cluster => Budget::Cluster,
+        Kind::Outside => Budget::Outside,
+    }
 }
 
 const fn oriented_by(value: &EdgeValue) -> OrientedBy {
@@ -153,32 +350,6 @@ const fn oriented_by(value: &EdgeValue) -> OrientedBy {
         BY_LISTENER => OrientedBy::Listener,
         BY_SERVICE => OrientedBy::Service,
         _ => OrientedBy::Handshake,
-    }
-}
-
-/// From the kernel's monotonic clock to the time of day. Measured at each reading: the system's clock is set and
-/// slewed, and the monotonic one stands still in suspend.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    /// What to add to a monotonic time.
-    offset: i128,
-}
-
-impl Clock {
-    pub(super) fn measure() -> Self {
-        Self { offset: i128::from(Timestamp::now().as_nanos()) - i128::from(Self::monotonic()) }
-    }
-
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
-    pub(super) fn monotonic() -> u64 {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for writing; this clock exists on every Linux, so the call cannot fail.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-    }
-
-    pub(super) fn time(self, monotonic: u64) -> Timestamp {
-        Timestamp::from_nanos(u64::try_from(i128::from(monotonic) + self.offset).unwrap_or(0))
     }
 }
 

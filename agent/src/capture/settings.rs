@@ -27,6 +27,69 @@ pub struct Settings {
         value_parser = clap::value_parser!(u32).range(1..=16_777_216)
     )]
     pub edge_map_size: u32,
+    /// How many edges the kernel keeps of what one pod opens; what is beyond shares one edge
+    #[arg(
+        long,
+        value_name = "EDGES",
+        env = "DRYFENCE_BUDGET_OPENED",
+        default_value_t = 8_192,
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+    )]
+    pub budget_opened: u32,
+    /// The same for what the cluster opens to one pod
+    #[arg(
+        long,
+        value_name = "EDGES",
+        env = "DRYFENCE_BUDGET_CLUSTER",
+        default_value_t = 16_384,
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+    )]
+    pub budget_cluster: u32,
+    /// The same for what is opened to one pod from outside the cluster
+    #[arg(
+        long,
+        value_name = "EDGES",
+        env = "DRYFENCE_BUDGET_OUTSIDE",
+        default_value_t = 4_096,
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+    )]
+    pub budget_outside: u32,
+    /// After how long without a packet an edge leaves the kernel, in seconds; the agent still knows it
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "DRYFENCE_EDGE_IDLE",
+        default_value = "600",
+        value_parser = idle_seconds
+    )]
+    pub edge_idle: Duration,
+    /// Which TCP data packets count; what opens or ends a connection always does
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "DRYFENCE_ACCOUNTING",
+        value_enum,
+        default_value_t = Accounting::Exact
+    )]
+    pub accounting: Accounting,
+    /// With --accounting sampled, how many TCP data packets one stands for
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DRYFENCE_SAMPLE_RATE",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(2..=65_536)
+    )]
+    pub sample_rate: u32,
+    /// For how long every packet of a new interface counts, whatever --accounting says, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "DRYFENCE_WARM_UP",
+        default_value = "120",
+        value_parser = seconds
+    )]
+    pub warm_up: Duration,
     /// How often the counters are read, in seconds
     #[arg(
         long,
@@ -39,6 +102,9 @@ pub struct Settings {
     /// How the programs are attached
     #[arg(long, value_name = "HOW", env = "DRYFENCE_ATTACH", value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
+    /// Do not follow the node's connection tracking: who is behind a node's address stays unknown
+    #[arg(long, env = "DRYFENCE_NO_CONNTRACK")]
+    pub no_conntrack: bool,
     /// Log what the eBPF programs could not read, at debug level
     #[arg(long, env = "DRYFENCE_KERNEL_LOG")]
     pub kernel_log: bool,
@@ -50,14 +116,37 @@ impl Default for Settings {
             include: Vec::new(),
             exclude: Vec::new(),
             edge_map_size: 65_536,
+            budget_opened: 8_192,
+            budget_cluster: 16_384,
+            budget_outside: 4_096,
+            edge_idle: Duration::from_secs(600),
+            accounting: Accounting::Exact,
+            sample_rate: 100,
+            warm_up: Duration::from_secs(120),
             read_interval: Duration::from_secs(1),
             attach: Attach::Auto,
+            no_conntrack: false,
             kernel_log: false,
         }
     }
 }
 
 impl Settings {
+    /// What every report must say of packets and bytes; nothing where each is counted.
+    pub fn accounting_note(&self) -> Option<String> {
+        let after = format!("{} s after an interface appears", self.warm_up.as_secs_f64());
+        match self.accounting {
+            Accounting::Exact => None,
+            Accounting::Sampled => Some(format!(
+                "packets and bytes of TCP are estimates from {after}: one in {} data packets is counted",
+                self.sample_rate
+            )),
+            Accounting::Off => Some(format!(
+                "packets and bytes of TCP are too low from {after}: data packets are not counted"
+            )),
+        }
+    }
+
     /// Whether the user wants an interface of this name watched, if it is a pod's.
     pub(super) fn wants(&self, name: &str) -> bool {
         (self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(name)))
@@ -65,15 +154,29 @@ impl Settings {
     }
 }
 
+/// Which TCP data packets count. What opens, answers or ends a connection always does, and so do UDP and ICMP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accounting {
+    /// Each
+    Exact,
+    /// A sample, which stands for all: packets and bytes are estimates
+    Sampled,
+    /// None: packets and bytes of TCP are not known
+    Off,
+}
+
 /// How programs are attached to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Attach {
-    /// By TCX where the kernel has it (Linux 6.6), else by clsact
+    /// By TCX where the kernel has it (Linux 6.6), else as "clsact"
     Auto,
     /// By TCX, or not at all
     Tcx,
-    /// By a filter on the clsact qdisc
+    /// By a filter on the clsact qdisc. To add one to an interface in use makes the kernel drop what is on its way to
+    /// the pod for some milliseconds, once
     Clsact,
+    /// By a filter, but only on interfaces that have a clsact qdisc: no packet is ever delayed or dropped
+    ClsactPresent,
 }
 
 /// An interface name in which `*` stands for any text and `?` for one character.
@@ -118,6 +221,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("must be a number of seconds from 0.01 to 3600".to_owned()),
+    }
+}
+
+/// Longer than any datagram timeout: else a datagram that belongs to what was said before would be an attempt.
+fn idle_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds @ 130..=86_400) => Ok(Duration::from_secs(u64::from(seconds))),
+        _ => Err("must be a whole number of seconds from 130 to 86400".to_owned()),
     }
 }
 

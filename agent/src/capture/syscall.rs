@@ -9,19 +9,29 @@ const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const PROG_LOAD: libc::c_long = 5;
+const PROG_TEST_RUN: libc::c_long = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
+const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LINK_CREATE: libc::c_long = 28;
-const TCX_INGRESS: u32 = 46;
-const TCX_EGRESS: u32 = 47;
+const LINK_UPDATE: libc::c_long = 29;
 const F_BEFORE: u32 = 1 << 3;
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
 
-/// Which hook of an interface.
+/// Which hook of an interface; the number is the attach type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(super) enum Hook {
-    Ingress,
-    Egress,
+    /// What the interface receives (Linux 6.6).
+    TcxIngress = 46,
+    /// What it sends.
+    TcxEgress = 47,
+    /// What the other end of a netkit device sends, asked for on its primary (Linux 6.7).
+    NetkitPeer = 55,
 }
 
 /// A type whose every bit pattern is a value, so that the kernel may write it.
@@ -35,15 +45,30 @@ unsafe impl Plain for dryfence_common::edge::EdgeKey {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::edge::EdgeValue {}
 // SAFETY: as above.
+unsafe impl Plain for dryfence_common::edge::Account {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::edge::Range {}
+// SAFETY: as above.
 unsafe impl Plain for dryfence_common::orphan::OrphanKey {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::orphan::OrphanValue {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::orphan::OrphanInterface {}
+// SAFETY: as above.
+unsafe impl Plain for Prefix {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}
+
+/// The key of a longest-prefix map (`struct bpf_lpm_trie_key`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prefix {
+    /// How many bits of the address count.
+    pub(super) length: u32,
+    pub(super) address: dryfence_common::address::Address,
+}
 
 #[repr(C)]
 struct BatchAttr {
@@ -66,8 +91,9 @@ struct ElementAttr {
     flags: u64,
 }
 
+/// For TCX and netkit alike.
 #[repr(C)]
-struct TcxLinkAttr {
+struct LinkCreateAttr {
     prog_fd: u32,
     target_ifindex: u32,
     attach_type: u32,
@@ -75,6 +101,41 @@ struct TcxLinkAttr {
     relative: u32,
     padding: u32,
     expected_revision: u64,
+}
+
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, for TCX and netkit alike.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    interface: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// # Safety
@@ -125,6 +186,20 @@ pub(super) fn lookup_batch<K: Plain, V: Plain>(
 
 /// One element; `None` where there is none.
 pub(super) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup_by(MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes one element out; `None` where there is none. `EINVAL` or `ENOTSUPP` on kernels before 5.14, which do not
+/// have this for hash maps (commit 3e87f192b405).
+pub(super) fn take<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup_by(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+fn lookup_by<K: Plain, V: Plain>(
+    command: libc::c_long,
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd() as u32,
@@ -134,7 +209,7 @@ pub(super) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Re
         flags: 0,
     };
     // SAFETY: the map's key and value have these types' sizes.
-    match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) } {
+    match unsafe { bpf(command, &mut attr) } {
         // SAFETY: the kernel wrote the whole value, and any bits are one (`Plain`).
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -206,16 +281,13 @@ pub(super) fn delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     }
 }
 
-/// Attaches a program at the head of an interface's TCX programs (Linux 6.6). By index, not by name: between
-/// listing and attaching, a name may have come to mean another interface. Closing the link detaches.
-pub(super) fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Result<OwnedFd> {
-    let mut attr = TcxLinkAttr {
+/// Attaches a program at the head of a hook's programs. By index, not by name: between listing and attaching, a
+/// name may have come to mean another interface. Closing the link detaches.
+pub(super) fn link(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: interface,
-        attach_type: match hook {
-            Hook::Ingress => TCX_INGRESS,
-            Hook::Egress => TCX_EGRESS,
-        },
+        attach_type: hook as u32,
         // "Before" without saying what is before all (kernel/bpf/mprog.c).
         flags: F_BEFORE,
         relative: 0,
@@ -226,4 +298,103 @@ pub(super) fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) ->
     let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether a TCX or netkit link still has its interface: the kernel takes it away from under the link.
+pub(super) fn has_interface(link: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut info = LinkInfo::default();
+    let mut attr = InfoAttr {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes, all integers.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info.interface != 0)
+}
+
+/// How many programs are on a hook.
+pub(super) fn count_programs(interface: u32, hook: Hook) -> io::Result<u32> {
+    let mut attr = QueryAttr { target_ifindex: interface, attach_type: hook as u32, ..QueryAttr::default() };
+    // SAFETY: the pointers are null, with which the kernel only counts (bpf_mprog_query).
+    unsafe { bpf(PROG_QUERY, &mut attr) }?;
+    Ok(attr.count)
+}
+
+/// Loads a TC program of a few instructions that uses no map.
+pub(super) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct LoadAttr {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    let mut attr = LoadAttr {
+        program_type: PROG_TYPE_SCHED_CLS,
+        instruction_count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        instructions: instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the instructions and the text live until the call returns.
+    let fd = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Runs a program once on a packet that goes nowhere, and returns its answer.
+pub(super) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    #[repr(C)]
+    struct RunAttr {
+        program: u32,
+        answer: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+    }
+    let mut attr = RunAttr {
+        program: program.as_raw_fd() as u32,
+        answer: 0,
+        size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        size_out: 0,
+        data_in: frame.as_ptr() as u64,
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: the packet lives until the call returns.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+    Ok(attr.answer)
+}
+
+/// Puts another program in the place of a link's, without a packet passing between the two.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct UpdateAttr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = UpdateAttr {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: no pointers in it.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(|_| ())
 }

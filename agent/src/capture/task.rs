@@ -1,33 +1,31 @@
-//! The task that owns what changes: attachments, the last reading, the netlink socket.
+//! The task that owns what changes: the attachments and the last reading.
 
-use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use futures::StreamExt as _;
-use futures::channel::mpsc::UnboundedReceiver;
-use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::sys::SocketAddr;
-use rtnetlink::{Handle, MulticastGroup};
-use rustc_hash::FxHashSet;
+use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
-use super::attach::{self, AttachError, Attachment, Means};
+use super::Event;
+use super::attach::Means;
+use super::bounds::Folding;
+use super::clock::Clock;
 use super::error::Error;
-use super::interfaces::{Link, Route, Routes, Target, list_links, list_routes};
+use super::follow::Change;
+use super::lock::Lock;
 use super::losses::Losses;
-use super::orphans::{Moment, OrphanReading, Orphans};
+use super::orphans::{Moment, OrphanReading};
 use super::programs::{Programs, ToTracing};
-use super::readings::{Clock, Reading, Readings};
+use super::readings::{Leaving, Reading, Readings};
 use super::settings::Settings;
-use super::{Event, Interface};
-use crate::model::edge::{Direction, IfIndex};
+use super::watch::Watcher;
+use crate::model::edge::Direction;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::UnorientedKey;
 
@@ -35,14 +33,14 @@ use crate::model::unoriented::UnorientedKey;
 const HINT_DELAY: Duration = Duration::from_millis(100);
 /// A reading on a hint waits this many times as long as the last one took: at most a twentieth of a core.
 const HINT_REST: u32 = 20;
-/// How often the interfaces are listed again although nothing was missed: not every change of a peer's namespace
-/// is told.
-const RELIST: Duration = Duration::from_secs(30);
 
 /// What [`super::Capture`] can ask for; answered when it is done.
 #[derive(Debug)]
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
+    /// Addresses are to be folded so from now on.
+    Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
+    /// This is who opened these connections.
     Settle(Vec<(UnorientedKey, Direction)>),
     Stop(oneshot::Sender<()>),
 }
@@ -50,71 +48,49 @@ pub(super) enum Order {
 /// Whoever received the events is gone: there is nobody to capture for.
 struct Abandoned;
 
-type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
-
-struct Watched {
-    interface: Interface,
-    attachment: Attachment,
-}
-
 /// Owns what changes.
 pub(super) struct Task {
     settings: Settings,
-    means: Means,
     programs: Programs,
     ring: AsyncFd<RingBuf<MapData>>,
-    watched: HashMap<u32, Watched>,
-    handle: Handle,
-    messages: Messages,
-    _connections: [AbortOnDropHandle; 2],
     _logger: Option<AbortOnDropHandle>,
-    routes: Routes,
+    watcher: Watcher,
     readings: Readings,
-    orphans: Orphans,
+    /// No further reading comes.
     stopping: bool,
-    /// Gone, but their last reading is still to come.
-    gone: Vec<(u32, Timestamp)>,
-    /// Events in order, to be sent at the end of each step.
-    outbox: VecDeque<Event>,
     events: mpsc::Sender<Event>,
     losses: Arc<Losses>,
     read_at: Instant,
     last_reading_took: Duration,
+    /// While capture runs.
+    lock: Option<Lock>,
 }
 
 impl Task {
     /// Loads the programs and attaches them to what is there now.
-    pub(super) async fn new(settings: Settings, events: mpsc::Sender<Event>) -> Result<Self, Error> {
+    pub(super) async fn new(
+        lock: Lock,
+        settings: Settings,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, Error> {
         let means = Means::choose(settings.attach)?;
         let mut programs = Programs::load(&settings)?;
         let logger = programs.take_log().map(|log| AbortOnDropHandle(tokio::spawn(pass_on(log))));
         let ring = programs.take_ring().ok_or(Error::Map { map: "NEW_EDGES" })?;
-        // Changes first, then the lists: nothing happens unseen in between. Two sockets, since a flood of changes
-        // may cost one its messages, and the lists must be whole.
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-        let (follower, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(Error::Netlink)?;
-        let (asker, handle, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
         let losses = Arc::new(Losses::new(programs.counters(), means));
         let mut task = Self {
             read_at: Instant::now() + settings.read_interval,
+            watcher: Watcher::new(&settings, means, Arc::clone(&losses))?,
             settings,
-            means,
             ring: poll(ring)?,
             programs,
-            watched: HashMap::new(),
-            handle,
-            messages,
-            _connections: [follower, asker].map(|connection| AbortOnDropHandle(tokio::spawn(connection))),
             _logger: logger,
-            routes: Routes::default(),
             readings: Readings::new(Timestamp::now()),
-            orphans: Orphans::default(),
             stopping: false,
-            gone: Vec::new(),
-            outbox: VecDeque::new(),
             events,
             losses,
             last_reading_took: Duration::ZERO,
+            lock: Some(lock),
         };
         task.relist().await.map_err(|error| Error::List(Box::new(error)))?;
         Ok(task)
@@ -126,8 +102,6 @@ impl Task {
 
     /// Runs until it is stopped or abandoned.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        let mut relist = tokio::time::interval_at(Instant::now() + RELIST, RELIST);
-        relist.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.flush().await.is_ok() {
             tokio::select! {
                 order = orders.recv() => match order {
@@ -139,9 +113,15 @@ impl Task {
                         // Whoever asked may not wait any more.
                         done.send(()).unwrap_or_default();
                     }
+                    Some(Order::Fold(ranges, done)) => {
+                        if let Err(error) = self.programs.bounds().fold(&ranges) {
+                            tracing::warn!(%error, ranges = ranges.len(), "not all ranges of addresses are folded as they should be");
+                        }
+                        done.send(()).unwrap_or_default();
+                    }
                     Some(Order::Settle(answers)) => {
                         for (key, direction) in answers {
-                            self.orphans.settle(&key, direction);
+                            self.watcher.orphans.settle(&key, direction);
                         }
                     }
                     Some(Order::Stop(done)) => {
@@ -151,20 +131,19 @@ impl Task {
                     }
                     None => break,
                 },
-                Some((message, _)) = self.messages.next() => self.changed(message.payload).await,
+                changes = self.watcher.news() => self.changed(changes),
                 () = hinted(&self.ring) => {
                     let delay = HINT_DELAY.max(self.last_reading_took * HINT_REST);
                     self.read_at = self.read_at.min(Instant::now() + delay);
                 }
                 () = tokio::time::sleep_until(self.read_at) => self.read(),
-                _ = relist.tick() => self.relist_or_warn().await,
+                () = tokio::time::sleep_until(self.watcher.due()) => self.look_after().await,
             }
         }
-        self.detach_all();
     }
 
     async fn flush(&mut self) -> Result<(), Abandoned> {
-        while let Some(event) = self.outbox.pop_front() {
+        while let Some(event) = self.watcher.outbox.pop_front() {
             // Waits while the receiver is slow: the kernel counts on.
             if self.events.send(event).await.is_err() {
                 return Err(Abandoned);
@@ -176,29 +155,35 @@ impl Task {
     async fn stop(&mut self) {
         self.stopping = true;
         self.read();
-        self.detach_all();
+        self.watcher.detach_all();
+        // The next agent may start as soon as we say that we have stopped.
+        self.lock = None;
         if self.flush().await.is_err() {
             tracing::debug!("nobody took the last reading");
         }
-    }
-
-    fn detach_all(&mut self) {
-        for (_, watched) in self.watched.drain() {
-            attach::detach(&mut self.programs, watched.attachment);
-        }
-        self.losses.counts().watched = 0;
     }
 
     /// Reads every counter. Hints up to here are answered by that.
     fn read(&mut self) {
         while self.ring.get_mut().next().is_some() {}
         let began = Instant::now();
-        match self.readings.read(self.programs.edges()) {
-            Ok(Reading { mut observations, from, to }) => {
+        let leaving = Leaving { idle: self.settings.edge_idle, room: self.settings.edge_map_size };
+        match self.readings.read(self.programs.parts(), leaving) {
+            Ok(Reading { mut observations, from, to, left, silent, evicted, stayed }) => {
                 let orphans = self.read_orphans(from, to);
+                self.watcher.orphans.fell_silent(silent);
                 observations.extend(orphans.observations);
-                self.outbox.push_back(Event::Read { observations, unoriented: orphans.unoriented, from, to });
+                let unoriented = orphans.unoriented;
+                self.watcher.outbox.push_back(Event::Read { observations, unoriented, from, to });
+                if let Some(error) = stayed {
+                    tracing::warn!(%error, "idle edges stay in the map");
+                }
+                let mut counts = self.losses.counts();
+                counts.left += left;
+                counts.evicted += evicted;
+                drop(counts);
                 self.bury_gone();
+                self.end_warm_ups();
             }
             Err(error) => {
                 tracing::warn!(%error, "the edge map cannot be read");
@@ -211,18 +196,11 @@ impl Task {
 
     /// Reads connections that match no edge, in the same interval.
     fn read_orphans(&mut self, from: Timestamp, ended: Timestamp) -> OrphanReading {
-        let moment = Moment {
-            from,
-            ended,
-            clock: Clock::measure(),
-            fully_visible: &|interface| self.readings.is_fully_visible(interface),
-            is_last: &|interface| self.stopping || self.gone.iter().any(|(index, _)| *index == interface),
-        };
-        match self.orphans.read(self.programs.orphans(), self.programs.edges(), &moment) {
+        match self.try_to_read_orphans(from, ended) {
             Ok(reading) => {
                 let mut counts = self.losses.counts();
                 counts.strays += reading.strays;
-                counts.orphans = self.orphans.in_kernel();
+                counts.orphans = self.watcher.orphans.in_kernel();
                 drop(counts);
                 reading
             }
@@ -234,176 +212,92 @@ impl Task {
         }
     }
 
+    fn try_to_read_orphans(&mut self, from: Timestamp, ended: Timestamp) -> io::Result<OrphanReading> {
+        let gone = self.watcher.gone();
+        let moment = Moment {
+            from,
+            ended,
+            clock: Clock::measure(self.programs.clock())?,
+            fully_visible: &|interface| self.readings.is_fully_visible(interface),
+            is_estimated: &|interface| self.readings.is_estimated(interface),
+            is_last: &|interface| self.stopping || gone.contains(&interface),
+        };
+        self.watcher.orphans.read(self.programs.orphan_parts(), &moment)
+    }
+
+    /// Interfaces that are warm go over to the accounting that the user asked for. One that shows only one way
+    /// stays exact: there, data packets are what proves that a connection was accepted.
+    fn end_warm_ups(&mut self) {
+        for index in self.watcher.warm() {
+            if self.readings.is_fully_visible(index) {
+                // First, since from the swap on figures are estimates.
+                self.readings.estimate(index);
+                self.watcher.end_warm_up(index, &self.programs);
+            }
+        }
+    }
+
     /// After their last reading, edges of interfaces that are gone leave the kernel.
     fn bury_gone(&mut self) {
-        if self.gone.is_empty() {
+        if !self.watcher.has_gone() {
             return;
         }
-        let indices: FxHashSet<u32> = self.gone.iter().map(|(index, _)| *index).collect();
-        let forgotten = self
-            .readings
-            .forget(&indices, self.programs.edges())
-            .and(self.orphans.forget(&indices, self.programs.orphans()));
+        let indices = self.watcher.gone();
+        let (edges, bounds, _) = self.programs.parts();
+        let forgotten = self.readings.forget(&indices, edges);
+        let forgotten = forgotten.and_then(|()| indices.iter().try_for_each(|index| bounds.forget(*index)));
+        let forgotten = forgotten.and(self.watcher.orphans.forget(&indices, self.programs.orphans()));
         if let Err(error) = forgotten {
             tracing::warn!(%error, "edges of an interface that is gone stay in the map");
         }
-        let gone = self.gone.drain(..);
-        self.outbox.extend(gone.map(|(index, at)| Event::InterfaceGone { index: IfIndex(index), at }));
+        self.watcher.bury();
     }
 
-    async fn changed(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
-        match payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                if let Some(link) = Link::from_message(&message) {
-                    self.consider(&link).await;
-                }
+    /// Takes news of interfaces.
+    fn changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if self.watcher.brings_back(&change) {
+                self.read();
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
-                if let Some(link) = Link::from_message(&message) {
-                    self.routes.forget(link.index);
-                    self.lose(link.index);
-                    self.losses.counts().failed.remove(&link.name);
-                }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
-                if let Some(route) = Route::from_message(&message) {
-                    let changed = self.routes.add(&route);
-                    self.rerouted(&route, &changed).await;
-                }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
-                if let Some(route) = Route::from_message(&message) {
-                    let changed = self.routes.remove(&route);
-                    self.rerouted(&route, &changed).await;
-                }
-            }
-            NetlinkPayload::Overrun(_) => {
-                self.losses.counts().overruns += 1;
-                self.relist_or_warn().await;
-            }
-            _ => {}
+            self.watcher.apply(change, &self.programs);
+        }
+        if self.watcher.has_gone() {
+            self.read_at = self.read_at.min(Instant::now() + HINT_DELAY);
         }
     }
 
-    async fn rerouted(&mut self, route: &Route, changed: &[u32]) {
-        match route.to {
-            Target::Host(_) => changed.iter().for_each(|index| self.tell_routed(*index)),
-            // A pod's interface or the node's way out: look at it again.
-            Target::Default { .. } if !changed.is_empty() => self.relist_or_warn().await,
-            Target::Default { .. } => {}
-        }
-    }
-
-    /// Tells what is routed to an interface, if that changed.
-    fn tell_routed(&mut self, index: u32) {
-        let routed = self.routes.routed(index);
-        if let Some(watched) = self.watched.get_mut(&index)
-            && watched.interface.routed != routed
-        {
-            watched.interface.routed = routed;
-            self.outbox.push_back(Event::Interface(watched.interface.clone()));
-        }
-    }
-
-    async fn relist_or_warn(&mut self) {
-        if let Err(error) = self.relist().await {
+    /// Does what is due without news.
+    async fn look_after(&mut self) {
+        self.lock.iter().for_each(Lock::dismiss);
+        if !self.watcher.is_relist_due() {
+            self.read_if_gone();
+            self.watcher.retry(&self.programs);
+        } else if let Err(error) = self.relist().await {
             tracing::warn!(%error, "the network interfaces cannot be listed; trying again later");
         }
     }
 
     /// Compares what is watched with what is there.
     async fn relist(&mut self) -> Result<(), rtnetlink::Error> {
-        self.routes = list_routes(&self.handle).await?;
-        let links = list_links(&self.handle).await?;
-        let present: FxHashSet<u32> = links.iter().map(|link| link.index).collect();
-        let missing: Vec<u32> =
-            self.watched.keys().filter(|index| !present.contains(index)).copied().collect();
-        missing.into_iter().for_each(|index| self.lose(index));
-        for link in &links {
-            self.consider(link).await;
-            self.tell_routed(link.index);
-        }
+        let mut listing = self.watcher.list().await?;
+        self.watcher.prune(&mut listing, &self.programs);
+        self.read_if_gone();
+        self.watcher.take(listing, &self.programs);
         Ok(())
     }
 
-    /// Attaches to an interface if it is a pod's, or detaches if it no longer is.
-    ///
-    /// A pod's is a veth whose peer is in another namespace, unless the default route leaves through it: that is
-    /// how a node looks that is itself a container. Addresses on it say nothing: some CNIs give the host side of
-    /// every pod's veth the gateway's address.
-    async fn consider(&mut self, link: &Link) {
-        let wanted = link.leads_elsewhere
-            && self.settings.wants(&link.name)
-            && !self.routes.carries_default(link.index);
-        match (self.watched.contains_key(&link.index), wanted) {
-            (false, true) => self.watch(link).await,
-            (true, false) => self.lose(link.index),
-            // Its peer may have moved on.
-            (true, true) => self.tell_namespace(link),
-            (false, false) => {}
-        }
-    }
-
-    async fn watch(&mut self, link: &Link) {
-        // An index may come again before the last reading of its former bearer.
-        if self.gone.iter().any(|(index, _)| *index == link.index) {
+    /// An interface that went may come back, with the same index: only after its last reading.
+    fn read_if_gone(&mut self) {
+        if self.watcher.has_gone() {
             self.read();
         }
-        let since = Timestamp::now();
-        self.tell_namespace(link);
-        let result =
-            attach::attach(&mut self.programs, self.means, &self.handle, link.index, &link.name).await;
-        let attachment = match result {
-            Ok(attachment) => attachment,
-            Err(AttachError::Vanished) => {
-                self.forget_orphans(link.index);
-                self.losses.counts().vanished += 1;
-                return;
-            }
-            Err(error) => {
-                self.forget_orphans(link.index);
-                let reason = error.to_string();
-                let before = self.losses.counts().failed.insert(link.name.clone(), reason.clone());
-                if before.is_none_or(|before| before != reason) {
-                    tracing::warn!(%error, interface = %link.name, "a pod's interface cannot be watched");
-                }
-                return;
-            }
-        };
-        let interface = Interface {
-            index: IfIndex(link.index),
-            name: link.name.clone(),
-            since,
-            routed: self.routes.routed(link.index),
-        };
-        self.outbox.push_back(Event::Interface(interface.clone()));
-        self.watched.insert(link.index, Watched { interface, attachment });
-        let mut counts = self.losses.counts();
-        counts.failed.remove(&link.name);
-        counts.watched = self.watched.len();
     }
+}
 
-    /// Tells the programs whose sockets to ask at an interface.
-    fn tell_namespace(&mut self, link: &Link) {
-        if let Err(error) = self.orphans.watch(self.programs.orphans(), link.index, link.namespace) {
-            tracing::warn!(%error, interface = %link.name, "the pod's sockets cannot be asked");
-        }
-    }
-
-    fn forget_orphans(&mut self, index: u32) {
-        let unwatched = std::iter::once(index).collect();
-        if let Err(error) = self.orphans.forget(&unwatched, self.programs.orphans()) {
-            tracing::debug!(%error, "what the programs were told of an interface stays");
-        }
-    }
-
-    /// An interface is gone, or is none of ours any more: its last reading comes soon.
-    fn lose(&mut self, index: u32) {
-        let Some(watched) = self.watched.remove(&index) else { return };
-        attach::detach(&mut self.programs, watched.attachment);
-        self.gone.push((index, Timestamp::now()));
-        self.read_at = self.read_at.min(Instant::now() + HINT_DELAY);
-        self.losses.counts().watched = self.watched.len();
+impl Drop for Task {
+    fn drop(&mut self) {
+        // Links go with the process, filters do not.
+        self.watcher.detach_all();
     }
 }
 
@@ -436,7 +330,7 @@ async fn pass_on(log: EbpfLogger<ToTracing>) {
 }
 
 /// Ends what runs beside the task together with it.
-struct AbortOnDropHandle(tokio::task::JoinHandle<()>);
+pub(super) struct AbortOnDropHandle(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDropHandle {
     fn drop(&mut self) {

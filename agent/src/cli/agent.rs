@@ -1,6 +1,6 @@
 //! `dryfence agent`: the daemon.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,8 +14,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 use crate::audit::auditor;
-use crate::capture;
+use crate::capture::{self, Capture, Removed};
 use crate::cli::scenario::DefaultDenyArgs;
+use crate::finding::words::count;
 use crate::model::dialect::Dialect;
 use crate::model::scenario::Scenario;
 use crate::serve::address::Address;
@@ -23,6 +24,9 @@ use crate::serve::address::Address;
 /// Watch this node's pods, and judge what they open without ever dropping a packet
 #[derive(Debug, Args)]
 pub struct AgentArgs {
+    /// Remove what an agent that was killed left on interfaces, say what it was, and exit
+    #[arg(long)]
+    pub cleanup: bool,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -38,7 +42,13 @@ pub struct AgentArgs {
 #[command(next_help_heading = "Cluster")]
 pub struct SourceArgs {
     /// Folder or file of manifests that describe the cluster; repeatable, read again when they change
-    #[arg(long, env = "DRYFENCE_MANIFESTS", value_name = "DIR", required = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "DRYFENCE_MANIFESTS",
+        value_name = "DIR",
+        required_unless_present = "cleanup",
+        value_delimiter = ','
+    )]
     pub manifests: Vec<PathBuf>,
     /// Namespace of manifests that name none
     #[arg(short, long, env = "DRYFENCE_NAMESPACE", value_name = "NS")]
@@ -58,6 +68,10 @@ pub struct SourceArgs {
     /// A range of pod or Service addresses besides the nodes' podCIDRs; repeatable
     #[arg(long, env = "DRYFENCE_CLUSTER_CIDRS", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
+    /// Give every address outside the cluster an edge of its own; by default those of one /24 (IPv6: /64) share it,
+    /// as far as no policy or segment map tells them apart
+    #[arg(long, env = "DRYFENCE_EXACT_EXTERNAL")]
+    pub exact_external: bool,
 }
 
 /// By what edges are judged, and for how long they are kept.
@@ -117,6 +131,9 @@ impl JudgingArgs {
 /// # Errors
 /// One sentence of what kept it from starting, or ended it.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    if args.cleanup {
+        return clean_up();
+    }
     start_log(&args.serving)?;
     // Two workers: one may judge a large ledger again while the other reads, answers and serves.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -125,6 +142,17 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("the runtime cannot be started")?;
     runtime.block_on(app::run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Once more finds nothing: there is nothing else that outlives an agent.
+fn clean_up() -> anyhow::Result<ExitCode> {
+    let mut out = anstream::stdout();
+    let removed = Capture::clean_up()?;
+    for Removed { interface, program } in &removed {
+        writeln!(out, "removed filter {program} of interface {interface}")?;
+    }
+    writeln!(out, "{} removed", count(removed.len() as u64, "filter"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -21,9 +21,10 @@ use self::choose::Choice;
 use self::input::Flows;
 use self::row::{Row, SortBy};
 use self::table::{Look, Table};
+use super::recording::AskArgs;
 use super::report::DEFAULT_AGENT;
 use super::scenario::DefaultDenyArgs;
-use super::terminal::{Color, columns, print, print_some};
+use super::terminal::{PrintArgs, columns, print, print_some};
 use crate::finding::words::count;
 use crate::history::file;
 use crate::model::dialect::Dialect;
@@ -39,7 +40,8 @@ pub struct Args {
     /// Read recorded edges from these files instead, also .gz and .zst; several merge; - is standard input
     #[arg(long, value_name = "FILE", num_args = 1..)]
     flows: Vec<PathBuf>,
-    /// Judge what --flows names by the policies in these files and folders, may be repeated
+    /// Judge what --flows names by the policies, segment maps and exceptions in these files and folders, may be
+    /// repeated
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
     /// How the CNI reads what the API leaves open: NAME[,switch=true|false…] [default: that of the recording]
@@ -68,6 +70,9 @@ pub struct Args {
     /// Only the verdicts of this scenario: enforced, default-deny
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
+    /// Only what this segment map forbids; true: what any of them forbids
+    #[arg(long, value_name = "MAP", value_delimiter = ',')]
+    violation: Vec<String>,
     /// Only what was seen at the initiator's pod (egress) or at the responder's (ingress)
     #[arg(long, value_delimiter = ',')]
     direction: Vec<String>,
@@ -98,15 +103,10 @@ pub struct Args {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Leave out the header
-    #[arg(long)]
-    no_headers: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value_t)]
-    color: Color,
-    /// How many seconds an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    request_timeout: u64,
+    #[command(flatten)]
+    print: PrintArgs,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 /// Which form.
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(io::stderr(), "{said}").context("standard error takes no more")?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&rendered(&flows, args, columns())?, args.color)?;
+    print(&rendered(&flows, args, columns())?, args.print.color)?;
     if matches!(args.output, Output::Table | Output::Wide) {
         say_notes(&flows)?;
     }
@@ -180,7 +180,7 @@ fn export(flows: &Flows, path: &std::path::Path) -> anyhow::Result<String> {
 
 fn look(args: &Args, width: Option<usize>) -> Look {
     let wide = args.output == Output::Wide;
-    Look { width: width.filter(|_| !wide), wide, headers: !args.no_headers }
+    Look { width: width.filter(|_| !wide), wide, headers: !args.print.no_headers }
 }
 
 fn rows(flows: &Flows, args: &Args) -> Vec<Row> {
@@ -206,7 +206,7 @@ fn rendered(flows: &Flows, args: &Args, width: Option<usize>) -> anyhow::Result<
     let list = &flows.list;
     Ok(match args.output {
         Output::Table | Output::Wide => table::render(&rows(flows, args), list, look(args, width)),
-        Output::Markdown => table::markdown(&rows(flows, args), list, !args.no_headers),
+        Output::Markdown => table::markdown(&rows(flows, args), list, !args.print.no_headers),
         Output::Mermaid => mermaid::render(&rows(flows, args), list).context("the map")?,
         Output::Json => {
             let mut list = list.clone();
@@ -259,9 +259,14 @@ fn watch(args: &Args, choice: &Choice) -> anyhow::Result<ExitCode> {
     );
     let mut watched = Watched::new(look(args, columns()));
     let mut notes = Vec::new();
+    let mut first = true;
     loop {
         let flows = chosen(args, choice)?;
-        if !print_some(&watched.update(&flows, args)?, args.color)? {
+        if std::mem::take(&mut first) && flows.list.edges.is_empty() {
+            writeln!(io::stderr(), "Nothing of that is recorded yet; waiting for it.")
+                .context("standard error takes no more")?;
+        }
+        if !print_some(&watched.update(&flows, args)?, args.print.color)? {
             return Ok(ExitCode::SUCCESS);
         }
         let now = table::notes(&flows.list, false);

@@ -15,8 +15,8 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use self::input::Refused;
-use super::recording;
-use super::terminal::{Color, print, width};
+use super::recording::{self, AskArgs};
+use super::terminal::{PrintArgs, print, width};
 use crate::model::dialect::Dialect;
 use crate::model::scenario::Assumption;
 use crate::preview::{Base, DenyScope, FailOn, Outcome, Preview, Settings, preview};
@@ -77,15 +77,10 @@ pub struct Args {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Leave out the header
-    #[arg(long)]
-    no_headers: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value_t)]
-    color: Color,
-    /// How many seconds an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    request_timeout: u64,
+    #[command(flatten)]
+    print: PrintArgs,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -99,6 +94,7 @@ enum BaseArg {
 enum FailOnArg {
     NewlyDenied,
     NewlyAllowed,
+    NewViolation,
     Unknown,
     #[default]
     Any,
@@ -126,6 +122,7 @@ impl From<FailOnArg> for FailOn {
         match given {
             FailOnArg::NewlyDenied => Self::NewlyDenied,
             FailOnArg::NewlyAllowed => Self::NewlyAllowed,
+            FailOnArg::NewViolation => Self::NewViolation,
             FailOnArg::Unknown => Self::Unknown,
             FailOnArg::Any => Self::Any,
             FailOnArg::None => Self::None,
@@ -156,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = settings(args, &recording.dialects)?;
     let mut preview = preview(&mut recording, &base.objects, &candidate.objects, &settings);
     preview.warnings.extend(base.warnings.into_iter().chain(candidate.warnings));
-    print(&rendered(&preview, args, width())?, args.color)?;
+    print(&rendered(&preview, args, width())?, args.print.color)?;
     Ok(match preview.outcome(args.fail_on.into()) {
         Outcome::Same => ExitCode::SUCCESS,
         Outcome::Different => ExitCode::from(DIFFERENT),
@@ -190,7 +187,7 @@ fn settings(args: &Args, recorded: &std::collections::BTreeSet<String>) -> anyho
 }
 
 fn rendered(preview: &Preview, args: &Args, width: usize) -> anyhow::Result<String> {
-    let headers = !args.no_headers;
+    let headers = !args.print.no_headers;
     Ok(match args.output {
         Output::Table => text::render(preview, text::Look { width, wide: false, headers }),
         Output::Wide => text::render(preview, text::Look { width, wide: true, headers }),

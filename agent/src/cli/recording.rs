@@ -15,6 +15,20 @@ use crate::policy::Policy;
 use crate::serve::address::Address;
 use crate::serve::client::Client;
 
+/// How agents are asked.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct AskArgs {
+    /// How many seconds an agent may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    request_timeout: u64,
+}
+
+impl AskArgs {
+    pub(super) const fn timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout)
+    }
+}
+
 /// Objects, and what their reader has to say about them.
 #[derive(Debug, Default)]
 pub(super) struct Objects {

@@ -1,9 +1,9 @@
 //! `dryfence report`: what would break, which side must change, and the policy to paste.
 
 mod build;
+mod excepted;
 pub(in crate::cli) mod input;
 pub(in crate::cli) mod markdown;
-mod segments;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -11,7 +11,6 @@ mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -19,13 +18,12 @@ use clap::ValueEnum;
 pub use self::build::{
     Failing, Finding, Group, Options, Report, ScenarioFindings, UnknownGroup, Window, build,
 };
+pub use self::excepted::{Excepted, ExceptedBy};
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
-pub use self::segments::{
-    Excepted, ExceptedBy, MapFindings, MapUnknown, SegmentCrossing, SegmentFindings, SegmentPair,
-};
 pub use self::text::{Look, render as text};
-use super::terminal::{Color, print, width};
+use super::recording::AskArgs;
+use super::terminal::{PrintArgs, print, width};
 use crate::serve::address::Address;
 
 /// Where an agent answers unless it is told otherwise.
@@ -55,15 +53,10 @@ pub struct Args {
     /// Print the policies to paste, also where the output is not wide
     #[arg(long)]
     yaml: bool,
-    /// Leave out the header and the closing line
-    #[arg(long)]
-    no_headers: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value_t)]
-    color: Color,
-    /// How many seconds an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    request_timeout: u64,
+    #[command(flatten)]
+    print: PrintArgs,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 /// Which scenarios.
@@ -93,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let input = if args.edges.is_empty() {
         let default = || DEFAULT_AGENT.parse().context("the default agent address");
         let addresses = if args.agent.is_empty() { vec![default()?] } else { args.agent.clone() };
-        input::agents(&addresses, Duration::from_secs(args.request_timeout))?
+        input::agents(&addresses, args.ask.timeout())?
     } else {
         input::files(&args.edges)?
     };
@@ -107,12 +100,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         window_known: input.window_known,
     };
     let report = build(&input.list, &options);
-    print(&rendered(&report, args, width())?, args.color)?;
+    print(&rendered(&report, args, width())?, args.print.color)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn rendered(report: &Report, args: &Args, width: usize) -> anyhow::Result<String> {
-    let headers = !args.no_headers;
+    let headers = !args.print.no_headers;
     let look = |wide| Look { width, wide, yaml: args.yaml || wide, headers };
     Ok(match args.output {
         Output::Table => text(report, look(false)),

@@ -10,13 +10,12 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::recording;
+use super::recording::{self, AskArgs};
 use super::scenario::DirectionArg;
 use super::terminal::{Color, print};
 use crate::cluster::index::Index;
@@ -86,9 +85,8 @@ pub struct Args {
     /// What goes into one file of --output-dir
     #[arg(long, value_enum, default_value_t, requires = "output_dir")]
     per: Per,
-    /// How many seconds an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    request_timeout: u64,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -168,7 +166,7 @@ fn rendered(answer: &Answer, output: Output) -> anyhow::Result<String> {
 
 fn answer(args: &Args) -> anyhow::Result<Answer> {
     let cluster = recording::cluster(&args.manifests, "manifests")?;
-    let recording = recording::read(&args.flows, &args.agent, Duration::from_secs(args.request_timeout))?;
+    let recording = recording::read(&args.flows, &args.agent, args.ask.timeout())?;
     let options = options(args, &recording)?;
     let in_force = recording::policies(&cluster.objects);
     let mut index = Index::default();

@@ -18,6 +18,17 @@ pub(super) enum Color {
     Never,
 }
 
+/// How to print, the same for every command that prints a table or a page.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PrintArgs {
+    /// Leave out the header, and the closing line where there is one
+    #[arg(long)]
+    pub(super) no_headers: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) color: Color,
+}
+
 /// Columns of standard output.
 pub(super) fn width() -> usize {
     terminal_size::terminal_size_of(io::stdout())

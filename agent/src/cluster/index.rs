@@ -3,7 +3,7 @@
 //! It is synchronous and knows neither files nor the network nor the clock: whoever watches a source calls
 //! [`Index::apply`], [`Index::delete`] and [`Index::reset`] and says when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 
 mod addresses;
 mod findings;
+mod host;
 mod pods;
 mod ports;
 mod segments;
@@ -36,14 +37,11 @@ mod tests;
 pub use findings::Finding;
 pub(crate) use pods::is_controllers_label;
 
-/// Where NodeLocal DNSCache listens on every node by default (kubernetes/cluster/addons/dns/nodelocaldns).
-const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
-
 /// A namespaced object of a known kind: its namespace and name.
 type Named = (Arc<str>, Arc<str>);
 
 /// Everything the cluster holds, by name and by address.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     namespaces: FxHashMap<Arc<str>, NamespaceState>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
@@ -51,6 +49,8 @@ pub struct Index {
     by_node: FxHashMap<Arc<str>, FxHashSet<Named>>,
     /// The Service behind each port that all nodes open.
     node_ports: FxHashMap<(u16, Protocol), Named>,
+    /// The Services whose backends may see a node instead of the client.
+    hiding: FxHashSet<Named>,
     policies: BTreeMap<ObjectRef, Arc<Policy>>,
     segments: Segments,
     broken: FxHashMap<ObjectRef, Arc<Broken>>,
@@ -61,34 +61,11 @@ pub struct Index {
     declared_ranges: Vec<IpNet>,
     /// Those, and the pod ranges of the nodes, merged.
     ranges: Vec<IpNet>,
-    /// Addresses that every node has for itself.
-    node_local: Vec<IpAddr>,
     own_node: Option<Arc<str>>,
+    /// The addresses of our host's network namespace.
+    host: BTreeSet<IpAddr>,
     policy_generation: u64,
     topology_generation: u64,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            namespaces: FxHashMap::default(),
-            nodes: FxHashMap::default(),
-            by_node: FxHashMap::default(),
-            node_ports: FxHashMap::default(),
-            policies: BTreeMap::new(),
-            segments: Segments::default(),
-            broken: FxHashMap::default(),
-            addresses: AddressBook::default(),
-            identities: Interner::default(),
-            strings: Strings::default(),
-            declared_ranges: Vec::new(),
-            ranges: Vec::new(),
-            node_local: vec![NODE_LOCAL_DNS],
-            own_node: None,
-            policy_generation: 0,
-            topology_generation: 0,
-        }
-    }
 }
 
 /// Settings.
@@ -100,14 +77,7 @@ impl Index {
         self.merge_ranges();
     }
 
-    /// The addresses that each node has for itself, in place of the default 169.254.20.10; in a cluster with
-    /// NodeLocal DNSCache also the DNS ClusterIP that it binds. They win over every object's.
-    pub fn set_node_local(&mut self, addresses: Vec<IpAddr>) {
-        self.node_local = addresses;
-        self.topology_generation += 1;
-    }
-
-    /// The node we run on: node-local addresses are its.
+    /// The node we run on: node-local addresses and those of the host are its.
     pub fn set_own_node(&mut self, node: Option<Arc<str>>) {
         self.own_node = node;
         self.topology_generation += 1;
@@ -136,9 +106,12 @@ impl Index {
             Object::Service(service) => self.apply_service(*service, at),
             Object::EndpointSlice(slice) => self.apply_slice(*slice),
             Object::Node(node) => self.apply_node(*node, at),
+            // Given again as it was it is no change: every reading of the manifests gives all of them.
             Object::Policy(policy) => {
-                self.policies.insert(reference, policy);
-                self.policy_generation += 1;
+                if self.policies.get(&reference) != Some(&policy) {
+                    self.policies.insert(reference, policy);
+                    self.policy_generation += 1;
+                }
             }
             Object::SegmentMap(map) => self.segments.apply_map(map),
             Object::EdgeException(exception) => self.segments.apply_exception(exception),
@@ -349,10 +322,15 @@ impl Index {
 impl Index {
     /// What an address was when it was reached on a port at that time: the responder's side of a connection.
     /// A Service's address, and a node's on a port that a Service opens, is the Service with its backends.
-    pub fn party_at(&self, address: IpAddr, port: u16, protocol: Protocol, at: Timestamp) -> Party {
-        if self.node_local.contains(&address) {
-            return self.node_local_party(address);
-        }
+    /// `client` is the initiator's node, if that is known.
+    pub fn party_at(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        client: Option<&str>,
+        at: Timestamp,
+    ) -> Party {
         match self.addresses.owner_at(address, at) {
             Some(Owner::Service(namespace, name)) => {
                 let service = self.namespaces.get(namespace).and_then(|space| space.services.get(name));
@@ -360,12 +338,12 @@ impl Index {
                     return Party::unknown(Some(address), UnknownReason::AddressUnjoined);
                 };
                 let port = service.ports.iter().find(|p| p.port == port && p.protocol == protocol);
-                self.service_party(address, service, port, at)
+                self.service_party(address, service, port, client, at)
             }
-            Some(Owner::Node(_) | Owner::UnnamedNode) => {
+            Some(Owner::Node(_) | Owner::UnnamedNode | Owner::Host) => {
                 let external = self.external_service(address, port, protocol);
                 match external.or_else(|| self.node_port(port, protocol)) {
-                    Some((service, port)) => self.service_party(address, service, Some(port), at),
+                    Some((service, port)) => self.service_party(address, service, Some(port), client, at),
                     None => self.initiator_at(address, at),
                 }
             }
@@ -376,20 +354,19 @@ impl Index {
     /// What an address was that a packet came from: the initiator's side of a connection, where ports are the
     /// client's and no Service address can be.
     pub fn initiator_at(&self, address: IpAddr, at: Timestamp) -> Party {
-        if self.node_local.contains(&address) {
-            return self.node_local_party(address);
-        }
         let unknown = |reason| Party::unknown(Some(address), reason);
         match self.addresses.owner_at(address, at) {
             Some(Owner::Pod(pod)) => self.party_of(pod, Some(address)),
             Some(Owner::Node(node)) => {
                 Party { address: Some(address), endpoint: Endpoint::Node(Arc::clone(node)) }
             }
+            Some(Owner::Host) => self.host_party(address),
             Some(Owner::Broken(object)) => {
                 unknown(UnknownReason::ObjectInvalid { object: Arc::clone(object) })
             }
             Some(Owner::Contested) => unknown(UnknownReason::AddressReused),
             Some(Owner::Service(..) | Owner::UnnamedNode) => unknown(UnknownReason::AddressUnjoined),
+            None if host::is_node_local(address) => self.host_party(address),
             None if self.is_inside(address) => unknown(UnknownReason::AddressUnjoined),
             None => Party::external(address),
         }
@@ -406,9 +383,19 @@ impl Index {
         }
     }
 
-    /// Whether an address is the cluster's: in one of its ranges, or once an object's that we remember.
+    /// Whether an address is the cluster's: in one of its ranges, on one of its links, or once an object's that we
+    /// remember.
     fn is_inside(&self, address: IpAddr) -> bool {
-        self.addresses.is_known(address) || self.ranges.iter().any(|range| range.contains(&address))
+        let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        is_link_local
+            || self.addresses.is_known(address)
+            || self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// The cluster's ranges, and every address of an object that is in none of them.
+    pub fn networks(&self) -> Vec<IpNet> {
+        let outlying = self.addresses.all().filter(|a| !self.ranges.iter().any(|range| range.contains(*a)));
+        self.ranges.iter().copied().chain(outlying.copied().map(IpNet::from)).collect()
     }
 
     /// The Service that has a node's address as an external IP or a load balancer's, on one of its ports.
@@ -425,17 +412,6 @@ impl Index {
             let port = service.ports.iter().find(|p| p.port == port && p.protocol == protocol)?;
             Some((service, port))
         })
-    }
-
-    /// A node-local address is our own node's; from files, the only node's.
-    fn node_local_party(&self, address: IpAddr) -> Party {
-        let mut names = self.nodes.keys().chain(self.by_node.keys());
-        let first = names.next();
-        let only = first.filter(|first| names.all(|name| name == *first));
-        match self.own_node.as_ref().or(only) {
-            Some(node) => Party { address: Some(address), endpoint: Endpoint::Node(Arc::clone(node)) },
-            None => Party::unknown(Some(address), UnknownReason::AddressUnjoined),
-        }
     }
 
     /// Whether an address had two owners, or one owner two identities, after `from` and not after `to`; true

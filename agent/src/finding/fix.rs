@@ -108,6 +108,9 @@ impl Asked<'_> {
             (Cause::CloudMetadata, _) => {
                 "the metadata address hands out the node's credentials: allow it only if the workload needs them"
             }
+            (Cause::NodeLocalDns, _) => {
+                "NodeLocal DNSCache answers on an address of the node: a rule for the DNS pods does not allow it, a rule for this address does"
+            }
             (_, "External") => "an external address can change: prefer the range its owner publishes",
             (_, "Node") => "node addresses change when nodes are replaced: prefer the nodes' range",
             _ => return None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::end::End;
 use super::fix::port_in_words;
+use super::segments::SegmentPair;
 use crate::model::cause::Cause;
 use crate::model::edge::Protocol;
 use crate::model::record::LossRecord;
@@ -13,6 +14,7 @@ use crate::model::time::Timestamp;
 pub(crate) const fn title(cause: Cause) -> &'static str {
     match cause {
         Cause::Dns => "DNS",
+        Cause::NodeLocalDns => "NodeLocal DNSCache",
         Cause::Metrics => "Metrics scraping",
         Cause::IngressController => "Ingress controller",
         Cause::ApiServer => "Kubernetes API server",
@@ -34,6 +36,12 @@ pub(crate) fn edge(initiator: &End, responder: &End, port: u16, protocol: Protoc
 /// `TCP 80`, or `ICMP 8/0`.
 pub(crate) fn short_port(port: u16, protocol: Protocol) -> String {
     if protocol.has_ports() { format!("{protocol} {port}") } else { port_in_words(port, protocol) }
+}
+
+/// `web → data`, the segments that a connection crosses.
+pub(crate) fn segments(pair: &SegmentPair) -> String {
+    let name = |segment: &Option<String>| segment.as_deref().unwrap_or("(no segment)").to_owned();
+    format!("{} → {}", name(&pair.from), name(&pair.to))
 }
 
 /// `1 connection`, `12 connections`.

@@ -6,11 +6,12 @@
 //! a file without it is truncated.
 //!
 //! ```text
-//! {"format":"dryfence-edges","version":1,"cluster":"prod","dialect":"standard","start":"2026-03-02T10:00:00Z",…}
+//! {"format":"dryfence-edges","version":2,"cluster":"prod","dialect":"standard","start":"2026-03-02T10:00:00Z",…}
 //! {"identity":{"id":0,"namespace":"shop","namespace_labels":{…},"labels":{"app":"web"},"service_account":"default"}}
 //! {"pod":{"id":0,"identity":0,"name":"web-5d8f-x","workload":"Deployment/web","owners":["ReplicaSet/web-5d8f",…],…}}
 //! {"party":{"id":0,"address":"192.0.2.10","pod":0}}
 //! {"party":{"id":1,"address":"198.51.100.7","external":true}}
+//! {"party":{"id":2,"address":"203.0.113.0","prefix":24,"external":true}}
 //! {"edge":{"from":0,"to":1,"port":443,"protocol":"TCP","direction":"Egress","cause":"external","counters":[3,3,0,…],…}}
 //! {"end":{"edges":1}}
 //! ```

@@ -80,6 +80,7 @@ pub(crate) fn mk_edge(from: &Party, to: &Party, port: u16, cause: Cause, connect
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Cause {
     /// Port 53 to the cluster's DNS.
     Dns,
+    /// Port 53 to an address of the pod's own node: NodeLocal DNSCache, which a rule for the DNS pods does not allow.
+    NodeLocalDns,
     /// A metrics scraper asks a pod.
     Metrics,
     /// An ingress controller passes a request on.
@@ -36,6 +38,7 @@ impl Cause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
+            Self::NodeLocalDns => "node-local-dns",
             Self::Metrics => "metrics",
             Self::IngressController => "ingress-controller",
             Self::ApiServer => "api-server",

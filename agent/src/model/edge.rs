@@ -156,6 +156,40 @@ impl OrientedBy {
     }
 }
 
+/// What the end of an edge that is not the pod behind the interface stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// One address.
+    Address,
+    /// All addresses that share a prefix of this length with it; the bits behind are 0.
+    Range(u8),
+    /// All that a pod's budget had no room for: neither end has an address, and the port is 0.
+    OverBudget(Budget),
+}
+
+/// How many edges a pod may have: what a budget is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Budget {
+    /// What the pod opens.
+    Opened,
+    /// What the cluster opens to it.
+    Cluster,
+    /// What is opened to it from outside.
+    Outside,
+}
+
+impl Budget {
+    pub const ALL: [Self; 3] = [Self::Opened, Self::Cluster, Self::Outside];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Cluster => "cluster",
+            Self::Outside => "outside",
+        }
+    }
+}
+
 /// An edge as the kernel keys it: what a policy can tell apart, at one interface. Client ports are not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeKey {
@@ -168,6 +202,7 @@ pub struct EdgeKey {
     /// The responder's port; for ICMP, type × 256 + code.
     pub port: u16,
     pub protocol: Protocol,
+    pub scope: Scope,
 }
 
 impl EdgeKey {
@@ -258,6 +293,8 @@ pub struct Observation {
     pub fully_visible: bool,
     /// The VLAN id seen; 0 is untagged.
     pub vlan: u16,
+    /// Packets and bytes are estimates: not every one was counted.
+    pub estimated: bool,
 }
 
 /// One edge with its ends as they were at the time. A live edge and a recorded edge are this one type.
@@ -279,6 +316,8 @@ pub struct Edge {
     pub fully_visible: bool,
     /// The VLAN id seen; 0 is untagged.
     pub vlan: u16,
+    /// Packets and bytes are estimates: not every one was counted.
+    pub estimated: bool,
 }
 
 impl Edge {

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::edge::Protocol;
 use super::identity::Identity;
 use super::labels::Labels;
@@ -61,6 +63,8 @@ pub enum Endpoint {
     Service(Arc<ServiceTarget>),
     /// Outside the cluster.
     External,
+    /// All addresses outside the cluster that share a prefix of this length with the party's address.
+    Range(u8),
     /// Inside the cluster's ranges, or not joinable; judged `Unknown`.
     Unknown(UnknownReason),
 }
@@ -72,7 +76,7 @@ impl Endpoint {
             Self::Pod(_) => "Pod",
             Self::Node(_) => "Node",
             Self::Service(_) => "Service",
-            Self::External => "External",
+            Self::External | Self::Range(_) => "External",
             Self::Unknown(_) => "Unknown",
         }
     }
@@ -95,6 +99,19 @@ impl Party {
     /// An address outside the cluster.
     pub const fn external(address: IpAddr) -> Self {
         Self { address: Some(address), endpoint: Endpoint::External }
+    }
+
+    /// All addresses outside the cluster that share the first `length` bits with `network`.
+    pub const fn range(network: IpAddr, length: u8) -> Self {
+        Self { address: Some(network), endpoint: Endpoint::Range(length) }
+    }
+
+    /// The range that it stands for, if it is more than one address.
+    pub fn as_range(&self) -> Option<IpNet> {
+        match (&self.endpoint, self.address) {
+            (Endpoint::Range(length), Some(network)) => IpNet::new(network, *length).ok(),
+            _ => None,
+        }
     }
 
     /// An end that could not be joined with the cluster.
@@ -167,7 +184,7 @@ impl Party {
             Endpoint::Service(service) => {
                 Some(ObjectRef::namespaced("Service", &service.namespace, &service.name))
             }
-            Endpoint::External | Endpoint::Unknown(_) => None,
+            Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => None,
         }
     }
 }
@@ -181,6 +198,22 @@ pub struct Connection<'a> {
     pub port: u16,
     pub protocol: Protocol,
 }
+
+/// Blocks that are never an address outside the cluster's own networks: private, shared, link-local, loopback and
+/// reserved ones (RFC 1918, 6598, 3927, 6890, 4193, 4291).
+pub(crate) const PRIVATE: [&str; 11] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+    "fc00::/7",
+    "fe80::/10",
+    "::/127",
+];
 
 /// Multicast, broadcast, the unspecified address, neighbour discovery and MLD (ICMPv6 types 130 to 137, 143
 /// and 151 to 153 by IANA's list), DHCP (ports 67 and 68, 546 and 547): nothing judges them.

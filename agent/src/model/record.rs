@@ -21,6 +21,9 @@ pub struct PartyRecord {
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// Where the end stands for all outside addresses that share a prefix with `address`: its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The pod's, node's or Service's name.
@@ -46,6 +49,7 @@ impl From<&Party> for PartyRecord {
         let mut record = Self {
             kind: party.endpoint.type_name().to_owned(),
             address: party.address,
+            prefix: None,
             namespace: party.namespace().map(ToOwned::to_owned),
             name: party.object().map(|object| object.name.to_string()),
             workload: None,
@@ -63,9 +67,21 @@ impl From<&Party> for PartyRecord {
                     pod.selector.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
             }
             Endpoint::Unknown(reason) => record.reason = Some(reason.code().to_owned()),
+            Endpoint::Range(length) => record.prefix = Some(*length),
             Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::External => {}
         }
         record
+    }
+}
+
+impl PartyRecord {
+    /// The address, with the length of its prefix where it stands for a range; `None` where there is none.
+    pub fn address_text(&self) -> Option<String> {
+        let address = self.address?;
+        Some(match self.prefix {
+            Some(length) => format!("{address}/{length}"),
+            None => address.to_string(),
+        })
     }
 }
 
@@ -239,6 +255,9 @@ pub struct EdgeRecord {
     /// The VLAN id seen; 0 is untagged.
     #[serde(default)]
     pub vlan: u16,
+    /// Packets and bytes are estimates: not every one was counted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub estimated: bool,
     /// By scenario name.
     pub verdicts: BTreeMap<String, JudgementRecord>,
     /// What segment maps say, whatever the policies.
@@ -262,6 +281,7 @@ impl EdgeRecord {
             oriented_by: edge.oriented_by,
             fully_visible: edge.fully_visible,
             vlan: edge.vlan,
+            estimated: edge.estimated,
             verdicts: judgements
                 .map(|(name, given)| (name.to_owned(), JudgementRecord::from(given)))
                 .collect(),

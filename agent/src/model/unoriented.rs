@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol};
+use ipnet::IpNet;
+
+use super::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol, Scope};
 use super::time::Timestamp;
 
 /// One connection at one interface, its ends told apart by which is the pod's.
@@ -19,6 +21,8 @@ pub struct UnorientedKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unoriented {
     pub key: UnorientedKey,
+    /// The range that stands for the remote end in edges, if one does.
+    pub range: Option<IpNet>,
     /// 1 the first time that the connection is told, then 0.
     pub connections: u64,
     pub packets_from_pod: u64,
@@ -35,6 +39,7 @@ pub struct Unoriented {
     pub read_at: Timestamp,
     pub fully_visible: bool,
     pub vlan: u16,
+    pub estimated: bool,
 }
 
 impl Unoriented {
@@ -44,9 +49,10 @@ impl Unoriented {
     /// acceptance only by packets of its responder.
     pub fn oriented(&self, direction: Direction, oriented_by: OrientedBy) -> Observation {
         let UnorientedKey { interface, local, remote, protocol } = self.key;
-        let (initiator, responder) = match direction {
-            Direction::Egress => (local, remote),
-            Direction::Ingress => (remote, local),
+        let far = self.range.map_or(remote.ip(), |range| range.network());
+        let (initiator, responder, port) = match direction {
+            Direction::Egress => (local.ip(), far, remote.port()),
+            Direction::Ingress => (far, local.ip(), local.port()),
         };
         let from_pod = (self.packets_from_pod, self.bytes_from_pod);
         let to_pod = (self.packets_to_pod, self.bytes_to_pod);
@@ -60,10 +66,11 @@ impl Unoriented {
             key: EdgeKey {
                 interface,
                 direction,
-                initiator: initiator.ip(),
-                responder: responder.ip(),
-                port: responder.port(),
+                initiator,
+                responder,
+                port,
                 protocol,
+                scope: self.range.map_or(Scope::Address, |range| Scope::Range(range.prefix_len())),
             },
             delta: Counters {
                 attempts: self.connections,
@@ -81,6 +88,7 @@ impl Unoriented {
             oriented_by,
             fully_visible: self.fully_visible,
             vlan: self.vlan,
+            estimated: self.estimated,
         }
     }
 
@@ -94,6 +102,7 @@ impl Unoriented {
         self.last_seen = self.last_seen.max(later.last_seen);
         self.read_at = later.read_at;
         self.fully_visible |= later.fully_visible;
+        self.estimated |= later.estimated;
     }
 }
 
@@ -110,6 +119,7 @@ mod tests {
                 remote: "[2001:db8::20]:443".parse().unwrap(),
                 protocol,
             },
+            range: None,
             connections: 1,
             packets_from_pod: 3,
             packets_to_pod,
@@ -121,6 +131,7 @@ mod tests {
             read_at: at(3),
             fully_visible: true,
             vlan: 5,
+            estimated: false,
         }
     }
 
@@ -135,6 +146,16 @@ mod tests {
         assert_eq!((to.key.initiator, to.key.port), (seen.key.remote.ip(), 40000));
         assert_eq!((to.delta.packets_to_initiator, to.delta.bytes_to_initiator), (3, 300));
         assert_eq!(to.oriented_by, OrientedBy::Listener);
+    }
+
+    #[test]
+    fn a_range_stands_for_the_remote_end_whoever_opened() {
+        let range = Some("2001:db8::/64".parse().unwrap());
+        let seen = Unoriented { range, ..mk_unoriented(Protocol::Tcp, 1) };
+        let out = seen.oriented(Direction::Egress, OrientedBy::Service).key;
+        assert_eq!((out.responder, out.scope), ("2001:db8::".parse().unwrap(), Scope::Range(64)));
+        let to = seen.oriented(Direction::Ingress, OrientedBy::Service).key;
+        assert_eq!((to.initiator, to.responder), (out.responder, seen.key.local.ip()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::edge::{Direction, Protocol};
+use super::edge::{Budget, Direction, Protocol};
 use super::object::ObjectRef;
 
 /// What a scenario would do with a connection.
@@ -126,6 +126,10 @@ pub enum UnknownReason {
     Snat,
     /// Who opened the connection is not known.
     Unoriented,
+    /// The end stands for a range of outside addresses, of which an address block holds only some.
+    RangeDivided,
+    /// The pod has more edges than its budget: what is beyond shares one, whose other end and port are not known.
+    OverBudget(Budget),
 }
 
 impl UnknownReason {
@@ -146,6 +150,8 @@ impl UnknownReason {
             Self::NotSynced => "not-synced",
             Self::Snat => "snat",
             Self::Unoriented => "unoriented",
+            Self::RangeDivided => "range-divided",
+            Self::OverBudget(_) => "over-budget",
         }
     }
 }
@@ -176,6 +182,17 @@ impl fmt::Display for UnknownReason {
             Self::NotSynced => f.write_str("the cluster's objects are not all read yet"),
             Self::Snat => f.write_str("source NAT hid who opened the connection"),
             Self::Unoriented => f.write_str("who opened the connection is not known"),
+            Self::RangeDivided => f.write_str(
+                "outside addresses were counted together, and an address block holds only some of them",
+            ),
+            Self::OverBudget(budget) => {
+                let what = match budget {
+                    Budget::Opened => "what it opened",
+                    Budget::Cluster => "what the cluster opened to it",
+                    Budget::Outside => "what was opened to it from outside",
+                };
+                write!(f, "the pod's budget for {what} was spent: the rest is counted together")
+            }
         }
     }
 }

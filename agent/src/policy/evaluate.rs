@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::identity::Identity;
@@ -37,6 +39,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) subject: &'a Identity,
     pub(crate) peer: PeerKind<'a>,
     pub(crate) class: AddressClass,
+    /// The peer's range, where blocks hold only a part of it.
+    pub(crate) divided: Option<IpNet>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     /// Of the peer's identity, if it has one.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
@@ -70,6 +71,11 @@ impl Judge {
         self.scenario.name()
     }
 
+    /// Every address block that a policy of the scenario names.
+    pub fn blocks(&self) -> &[IpNet] {
+        self.compiled.prefixes.nets()
+    }
+
     /// What the scenario would do with a connection, in both directions.
     pub fn judge(&mut self, connection: &Connection<'_>) -> Judgement {
         Judgement {
@@ -109,7 +115,7 @@ impl Judge {
                         return not_isolated(direction);
                     }
                 }
-                Endpoint::Node(_) | Endpoint::External | Endpoint::Service(_) => {
+                Endpoint::Node(_) | Endpoint::External | Endpoint::Range(_) | Endpoint::Service(_) => {
                     return self.not_judged(direction, NotJudged::NotAPod);
                 }
                 Endpoint::Unknown(_) => {}
@@ -139,10 +145,13 @@ impl Judge {
                     not_isolated(case.direction)
                 };
             }
-            Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::External => {
+            Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::External | Endpoint::Range(_) => {
                 return self.not_judged(case.direction, NotJudged::NotAPod);
             }
         };
+        if let Endpoint::Unknown(reason @ UnknownReason::OverBudget(_)) = &case.peer.endpoint {
+            return self.over_budget(pod, reason, case.direction);
+        }
         if case.subject.is_same_pod(case.peer) {
             return self.not_judged(case.direction, NotJudged::SelfTraffic);
         }
@@ -157,7 +166,14 @@ impl Judge {
         };
         let doubt = match (relation, judged) {
             (NodeRelation::NotANode | NodeRelation::Other, _) | (_, Some(true)) => {
-                return self.judge_pod(pod, case);
+                let decision = self.judge_pod(pod, case);
+                // Behind source NAT may be the pod's own node, or the pod itself: nobody denies those.
+                let hidden = matches!(case.peer.endpoint, Endpoint::Unknown(UnknownReason::Snat));
+                return if hidden && decision.verdict == Verdict::Deny {
+                    unknown(case.direction, UnknownReason::Snat)
+                } else {
+                    decision
+                };
             }
             (NodeRelation::Own, Some(false)) => return self.not_judged(case.direction, why),
             (NodeRelation::Own, None) => UnknownReason::DialectUndefined { switch },
@@ -166,6 +182,15 @@ impl Judge {
         // If it is not judged it is allowed: the doubt matters only where judging would not allow it.
         let decision = self.judge_pod(pod, case);
         if decision.verdict == Verdict::Allow { decision } else { unknown(case.direction, doubt) }
+    }
+
+    /// Neither peer nor port are known: only what they could not change is certain.
+    fn over_budget(&mut self, pod: &Pod, reason: &UnknownReason, direction: Direction) -> Arc<Decision> {
+        let selection = self.selection(&pod.identity, direction);
+        if selection.iter().all(|tier| tier.policies.is_empty()) {
+            return not_isolated(direction);
+        }
+        unknown(direction, reason.clone())
     }
 
     /// Judges a pod by its policies.
@@ -178,6 +203,11 @@ impl Judge {
             PeerKind::Unknown(reason) => KeyPeer::Unknown(self.cache.reason(reason)),
         };
         let subject = &pod.identity;
+        if class == AddressClass::DIVIDED {
+            // Rare: blocks that came after the addresses were counted together.
+            let selection = self.selection(subject, case.direction);
+            return Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
+        }
         let key = Key::new(subject.id.index(), (key_peer, class), (case.port, case.protocol), case.direction);
         if let Some(decision) = self.cache.decisions.get(key) {
             return decision;
@@ -194,7 +224,7 @@ impl Judge {
             Endpoint::Pod(pod) if pod.host_network => PeerKind::Node,
             Endpoint::Pod(pod) => PeerKind::Pod(&pod.identity),
             Endpoint::Node(_) => PeerKind::Node,
-            Endpoint::External => PeerKind::External,
+            Endpoint::External | Endpoint::Range(_) => PeerKind::External,
             // A Service opens no connection: its address as a source is that of source NAT.
             Endpoint::Service(_) => PeerKind::Unknown(&UnknownReason::Snat),
             Endpoint::Unknown(reason) => PeerKind::Unknown(reason),
@@ -204,10 +234,12 @@ impl Judge {
             PeerKind::External => false,
             PeerKind::Unknown(_) => true,
         };
-        let class = match case.peer.address_towards(case.subject) {
-            _ if ignored || self.compiled.prefixes.is_empty() => AddressClass::IGNORED,
-            Some(address) => self.compiled.prefixes.class(address),
-            None => AddressClass::MISSING,
+        let prefixes = &self.compiled.prefixes;
+        let class = match (case.peer.as_range(), case.peer.address_towards(case.subject)) {
+            _ if ignored || prefixes.is_empty() => AddressClass::IGNORED,
+            (Some(range), _) => prefixes.class_of(&range).unwrap_or(AddressClass::DIVIDED),
+            (None, Some(address)) => prefixes.class(address),
+            (None, None) => AddressClass::MISSING,
         };
         (peer, class)
     }
@@ -233,6 +265,7 @@ impl Judge {
             subject,
             peer,
             class,
+            divided: case.peer.as_range().filter(|_| class == AddressClass::DIVIDED),
             port: case.port,
             protocol: case.protocol,
             membership,

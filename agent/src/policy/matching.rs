@@ -5,7 +5,7 @@ use crate::model::identity::Identity;
 use crate::model::verdict::UnknownReason;
 
 use super::evaluate::{Evaluation, PeerKind, index};
-use super::prefix::AddressClass;
+use super::prefix::{AddressClass, PrefixId};
 use super::spec::{PortMatch, PortSpec, Ports};
 use super::tier::{Atom, AtomId, CompiledBlock, CompiledPeer, CompiledPeers, CompiledRule};
 use super::tri::Tri;
@@ -102,12 +102,32 @@ impl Evaluation<'_> {
         if self.class == AddressClass::MISSING {
             return Tri::reason(&UnknownReason::AddressMissing);
         }
-        let prefixes = &self.compiled.prefixes;
-        if block.except.iter().any(|except| prefixes.holds(*except, self.class)) {
-            return Tri::No;
+        let mut outside_excepts = Tri::Yes;
+        for except in &block.except {
+            match self.inside(*except) {
+                Tri::Yes => return Tri::No,
+                Tri::Maybe(why) => outside_excepts = Tri::Maybe(why),
+                Tri::No => {}
+            }
         }
-        let inside = Tri::of(&block.cidr, |cidr| prefixes.holds(*cidr, self.class));
-        inside.and(|| block.broken_except.as_ref().map_or(Tri::Yes, Tri::field))
+        let inside = match &block.cidr {
+            Ok(cidr) => self.inside(*cidr),
+            Err(field) => Tri::field(field),
+        };
+        inside.and(|| outside_excepts).and(|| block.broken_except.as_ref().map_or(Tri::Yes, Tri::field))
+    }
+
+    /// Whether a block holds the peer's address, or all of its range.
+    fn inside(&self, block: PrefixId) -> Tri {
+        let prefixes = &self.compiled.prefixes;
+        let (Some(range), Some(net)) = (&self.divided, prefixes.net(block)) else {
+            return prefixes.holds(block, self.class).into();
+        };
+        match (net.contains(range), range.contains(net)) {
+            (true, _) => Tri::Yes,
+            (false, true) => Tri::reason(&UnknownReason::RangeDivided),
+            (false, false) => Tri::No,
+        }
     }
 
     /// Whether a rule's ports match. What has no ports matches only a rule without them.

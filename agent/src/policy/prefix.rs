@@ -15,6 +15,8 @@ pub(crate) struct PrefixId(u32);
 pub(crate) struct AddressClass(u32);
 
 impl AddressClass {
+    /// The peer is a range of addresses of which some block holds only a part.
+    pub(crate) const DIVIDED: Self = Self(u32::MAX - 3);
     /// Blocks do not matter for this peer.
     pub(crate) const IGNORED: Self = Self(u32::MAX - 2);
     /// There is no address.
@@ -127,6 +129,11 @@ impl Prefixes {
         self.nets.get(id.0 as usize)
     }
 
+    /// All blocks.
+    pub(crate) fn nets(&self) -> &[IpNet] {
+        &self.nets
+    }
+
     /// Whether there is no block at all.
     pub(crate) const fn is_empty(&self) -> bool {
         self.nets.is_empty()
@@ -138,6 +145,14 @@ impl Prefixes {
             IpAddr::V4(address) => self.v4.find(u128::from(address.to_bits())),
             IpAddr::V6(address) => self.v6.find(address.to_bits()),
         }
+    }
+
+    /// The same for all addresses of a range; `None` where they differ.
+    pub(crate) fn class_of(&self, range: &IpNet) -> Option<AddressClass> {
+        let (first, last) = (self.class(range.network()), self.class(range.broadcast()));
+        // Blocks are prefixes as the range is: one that ends within the range lies in it whole.
+        let divides = |net: &IpNet| net.prefix_len() > range.prefix_len() && range.contains(net);
+        (first == last && !self.nets.iter().any(divides)).then_some(first)
     }
 
     /// Whether a block holds the addresses of a class.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::candidate::{self, Action, Edit, Policies};
+use super::candidate::{self, Action, Edit, Judging};
 use super::compare::{Compared, Found, Scales, compare};
 use super::relabel::Relabel;
-use super::{Base, DenyScope, Group, Owned, Preview, Settings, Window, confidence, seen};
+use super::{Base, DenyScope, Group, Owned, Preview, Settings, Window, confidence, seen, segments};
+use crate::audit::judges::Judges;
 use crate::cluster::Object;
 use crate::finding::Denial;
 use crate::finding::words::{count, title};
@@ -15,7 +16,6 @@ use crate::model::edge::{Direction, Edge};
 use crate::model::object::ObjectRef;
 use crate::model::scenario::{DefaultDeny, Scenario};
 use crate::model::verdict::Verdict;
-use crate::policy::Judge;
 
 /// What the candidate would change of what was recorded.
 ///
@@ -27,27 +27,35 @@ pub fn preview(
     candidate: &[Object],
     settings: &Settings,
 ) -> Preview {
-    let before = match settings.base {
-        Base::Enforced => candidate::policies_of(base),
-        Base::Empty => Vec::new(),
-    };
-    let policies = candidate::lay_over(before, candidate, settings.delete);
+    let judging = candidate::lay_over(base, candidate, settings);
     let applied = if settings.delete { &[] } else { candidate };
     let deny = settings.default_deny.as_ref().map(|scope| default_deny(scope, settings, recording, base));
     let scenario = deny.clone().map_or(Scenario::Enforced, Scenario::DefaultDeny);
+    let around = merged(base, applied);
+    let judges = |scenario, judging: &[Object], around: &[Object]| {
+        let (edges, now) = (&recording.edges, recording.header.end);
+        let around = around.iter().filter(|object| !matches!(object, Object::Policy(_)));
+        Judges::of_recording(&[scenario], settings.dialect, judging.iter().chain(around), edges, now)
+    };
     let mut scales = Scales {
-        before: Judge::new(&policies.before, settings.dialect, &Scenario::Enforced),
-        after: Judge::new(&policies.after, settings.dialect, &scenario),
+        before: judges(Scenario::Enforced, &judging.before, base),
+        after: judges(scenario, &judging.after, &around),
         relabel: Relabel::new(base, applied),
     };
     let compared = compare(recording, &mut scales);
-    let never_seen = seen::never_seen(merged(base, applied), &recording.edges);
+    let never_seen = seen::never_seen(around, &recording.edges);
     let window = window(&recording.header);
-    let Compared { found, counts } = compared;
+    let Compared { found, mut counts, segments_before, segments_after } = compared;
+    let segments = segments::changes(&segments_before, &segments_after);
+    for map in &segments {
+        counts.new_violations = counts.new_violations.plus(segments::amount(&map.new));
+        counts.gone_violations = counts.gone_violations.plus(segments::amount(&map.gone));
+        counts.kept_violations = counts.kept_violations.plus(map.kept);
+    }
     let confidence = confidence::sentence(&window, &counts, never_seen.len());
     let mut groups = Classes::default();
     for found in found {
-        groups.of(found.finding.before, found.finding.after).push(found);
+        groups.of(&found).push(found);
     }
     let mut newly_denied = grouped(groups.newly_denied);
     let owned = newly_denied.iter_mut().flat_map(|group| &mut group.owners);
@@ -56,10 +64,10 @@ pub fn preview(
     Preview {
         cluster: recording.header.cluster.clone(),
         dialect: settings.dialect.to_string(),
-        base: base_in_words(settings.base, &policies),
+        base: base_in_words(settings.base, &judging),
         assumed: assumed(settings, deny.as_ref()),
-        warnings: warnings(recording, base, candidate, settings),
-        edits: edits(policies, &scales.relabel, settings),
+        warnings: warnings(recording, base, candidate, &scales.after, settings),
+        edits: edits(judging, &scales.relabel, settings),
         window,
         never_seen,
         confidence,
@@ -68,14 +76,17 @@ pub fn preview(
         newly_allowed: grouped(groups.newly_allowed),
         unknown: grouped(groups.unknown),
         still_denied: grouped(groups.still_denied),
+        excepted: grouped(groups.excepted),
+        segments,
     }
 }
 
-/// The base's objects with the candidate's in place of their namesakes.
+/// The base's objects with the candidate's in place of their namesakes; policies, maps and exceptions are laid over
+/// by themselves.
 fn merged(base: &[Object], candidate: &[Object]) -> Vec<Object> {
     let new: BTreeSet<ObjectRef> = candidate.iter().map(Object::reference).collect();
     let kept = base.iter().filter(|object| !new.contains(&object.reference()));
-    kept.chain(candidate).filter(|object| !matches!(object, Object::Policy(_))).cloned().collect()
+    kept.chain(candidate).filter(|object| !candidate::judges(object)).cloned().collect()
 }
 
 /// Findings by what happens to them.
@@ -85,11 +96,13 @@ struct Classes {
     newly_allowed: Vec<Found>,
     unknown: Vec<Found>,
     still_denied: Vec<Found>,
+    excepted: Vec<Found>,
 }
 
 impl Classes {
-    const fn of(&mut self, before: Verdict, after: Verdict) -> &mut Vec<Found> {
-        match (before, after) {
+    const fn of(&mut self, found: &Found) -> &mut Vec<Found> {
+        match (found.finding.before, found.finding.after) {
+            (Verdict::Allow, Verdict::Deny) if found.finding.exception.is_some() => &mut self.excepted,
             (Verdict::Unknown, _) | (_, Verdict::Unknown) => &mut self.unknown,
             (_, Verdict::Allow) => &mut self.newly_allowed,
             (Verdict::Deny, Verdict::Deny) => &mut self.still_denied,
@@ -154,9 +167,10 @@ fn window(header: &Header) -> Window {
     }
 }
 
-fn base_in_words(base: Base, policies: &Policies) -> String {
+fn base_in_words(base: Base, judging: &Judging) -> String {
+    let policies = judging.before.iter().filter(|object| matches!(object, Object::Policy(_)));
     match base {
-        Base::Enforced => format!("enforced, {}", policies_in_words(policies.before.len())),
+        Base::Enforced => format!("enforced, {}", policies_in_words(policies.count())),
         Base::Empty => "empty, no policies".to_owned(),
     }
 }
@@ -187,8 +201,8 @@ fn assumed(settings: &Settings, deny: Option<&DefaultDeny>) -> Vec<String> {
     assumed
 }
 
-fn edits(policies: Policies, relabel: &Relabel, settings: &Settings) -> Vec<Edit> {
-    let mut edits = policies.edits;
+fn edits(judging: Judging, relabel: &Relabel, settings: &Settings) -> Vec<Edit> {
+    let mut edits = judging.edits;
     let touched = relabel.touched().iter().cloned();
     edits.extend(touched.map(|object| Edit { action: Action::Relabels, object }));
     match &settings.default_deny {
@@ -213,20 +227,27 @@ fn warnings(
     recording: &Recording,
     base: &[Object],
     candidate: &[Object],
+    after: &Judges,
     settings: &Settings,
 ) -> Vec<String> {
     let mut warnings = recording.header.warnings.clone();
+    let refused = after.segment_maps().into_iter().filter(|map| !map.in_force);
+    warnings.extend(
+        refused.map(|map| format!("segment map {} is not in force, nothing is judged by it", map.name)),
+    );
+    let wrong = after.exception_findings().into_iter();
+    warnings.extend(wrong.map(|found| format!("{}: {}", found.exception, found.finding)));
     for object in candidate {
         let reference = object.reference();
         match object {
-            Object::Policy(_) => {}
+            object if candidate::judges(object) => {}
             _ if settings.delete => warnings.push(format!(
-                "{reference} is no policy: deleting it is not previewed, its connections are judged as recorded"
+                "{reference} judges nothing: deleting it is not previewed, its connections are judged as recorded"
             )),
             Object::Namespace(_) | Object::Pod(_) => {}
             Object::Workload(workload) if workload.template.is_some() => {}
             _ => warnings.push(format!(
-                "{reference} is neither a policy nor something with labels: what it changes is not previewed"
+                "{reference} neither judges nor has labels that policies see: what it changes is not previewed"
             )),
         }
     }

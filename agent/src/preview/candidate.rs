@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::{Base, Settings};
 use crate::cluster::Object;
 use crate::model::object::ObjectRef;
-use crate::policy::Policy;
 
 /// What a candidate does to one object of the base.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,46 +53,45 @@ impl fmt::Display for Edit {
     }
 }
 
-/// The policies of a base and what a candidate makes of them.
+/// What judges edges: policies, segment maps and exceptions, as a base has them and as a candidate leaves them.
 #[derive(Debug, Default)]
-pub(super) struct Policies {
-    pub(super) before: Vec<Arc<Policy>>,
-    pub(super) after: Vec<Arc<Policy>>,
+pub(super) struct Judging {
+    pub(super) before: Vec<Object>,
+    pub(super) after: Vec<Object>,
     pub(super) edits: Vec<Edit>,
 }
 
-/// Lays the candidate's policies over the base's, or removes them from it.
-pub(super) fn lay_over(before: Vec<Arc<Policy>>, candidate: &[Object], delete: bool) -> Policies {
-    let mut after: BTreeMap<ObjectRef, Arc<Policy>> =
-        before.iter().map(|policy| (ObjectRef::clone(policy.reference()), Arc::clone(policy))).collect();
+/// Whether it is a policy, segment map or exception.
+pub(super) const fn judges(object: &Object) -> bool {
+    matches!(object, Object::Policy(_) | Object::SegmentMap(_) | Object::EdgeException(_))
+}
+
+/// Lays what judges in the candidate over what judges in the base, or removes it from there.
+pub(super) fn lay_over(base: &[Object], candidate: &[Object], settings: &Settings) -> Judging {
+    let held = base.iter().filter(|object| match object {
+        Object::Policy(_) => settings.base == Base::Enforced,
+        object => judges(object),
+    });
+    // Of two with one name the last one, as applying them in order leaves it.
+    let before: BTreeMap<ObjectRef, Object> =
+        held.map(|object| (object.reference(), object.clone())).collect();
+    let mut after = before.clone();
     let mut edits = Vec::new();
-    for object in candidate {
-        let Object::Policy(policy) = object else { continue };
-        let reference = ObjectRef::clone(policy.reference());
-        let action = if delete {
+    for object in candidate.iter().filter(|object| judges(object)) {
+        let reference = object.reference();
+        let action = if settings.delete {
             match after.remove(&reference) {
                 Some(_) => Action::Deletes,
                 None => Action::Misses,
             }
         } else {
-            match after.insert(reference.clone(), Arc::clone(policy)) {
+            match after.insert(reference.clone(), object.clone()) {
                 None => Action::Adds,
-                Some(old) if old == *policy => Action::Keeps,
+                Some(old) if old == *object => Action::Keeps,
                 Some(_) => Action::Replaces,
             }
         };
         edits.push(Edit { action, object: reference });
     }
-    Policies { before, after: after.into_values().collect(), edits }
-}
-
-/// The policies among objects; of two with one name the last one, as applying them in order leaves it.
-pub(super) fn policies_of(objects: &[Object]) -> Vec<Arc<Policy>> {
-    let mut by_name: BTreeMap<ObjectRef, Arc<Policy>> = BTreeMap::new();
-    for object in objects {
-        if let Object::Policy(policy) = object {
-            by_name.insert(ObjectRef::clone(policy.reference()), Arc::clone(policy));
-        }
-    }
-    by_name.into_values().collect()
+    Judging { before: before.into_values().collect(), after: after.into_values().collect(), edits }
 }

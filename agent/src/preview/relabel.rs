@@ -106,7 +106,9 @@ impl Relabel {
         let endpoint = match &party.endpoint {
             Endpoint::Pod(pod) => Endpoint::Pod(self.pod(pod, interner)?),
             Endpoint::Service(service) => Endpoint::Service(self.service(service, interner)?),
-            Endpoint::Node(_) | Endpoint::External | Endpoint::Unknown(_) => return None,
+            Endpoint::Node(_) | Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => {
+                return None;
+            }
         };
         Some(Party { address: party.address, endpoint })
     }

@@ -1,3 +1,5 @@
+mod segments;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ impl World {
             oriented_by: OrientedBy::Handshake,
             fully_visible: true,
             vlan: 0,
+            estimated: false,
         });
         self.recording.edges.last_mut().unwrap()
     }

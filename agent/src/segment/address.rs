@@ -4,7 +4,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+
+use crate::model::endpoint::PRIVATE;
 
 /// Consecutive addresses of one family, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +42,19 @@ impl Interval {
             IpAddr::V6(address) => address.to_bits(),
         };
         Self { v6: true, first: raw(net.network()), last: raw(net.broadcast()) }
+    }
+
+    /// The fewest blocks that make it up.
+    fn blocks(&self) -> Vec<IpNet> {
+        match (address(self.v6, self.first), address(self.v6, self.last)) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                Ipv4Subnets::new(first, last, 0).map(IpNet::from).collect()
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                Ipv6Subnets::new(first, last, 0).map(IpNet::from).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
@@ -88,6 +103,11 @@ impl AddressSet {
         })
     }
 
+    /// The blocks that make up the set.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = IpNet> {
+        self.0.iter().flat_map(Interval::blocks)
+    }
+
     fn remove(&mut self, block: &Interval) {
         self.0 = self.0.iter().flat_map(|interval| interval.without(block)).collect();
     }
@@ -104,20 +124,6 @@ impl AddressSet {
         public
     }
 }
-
-const PRIVATE: [&str; 11] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "224.0.0.0/3",
-    "fc00::/7",
-    "fe80::/10",
-    "::/127",
-];
 
 /// Why a text is no block of addresses.
 fn parse_net(text: &str) -> Result<IpNet, String> {
@@ -214,6 +220,23 @@ impl AddressTable {
         let after = pieces.starts.partition_point(|start| *start <= number);
         let piece = after.checked_sub(1).and_then(|at| pieces.owners.get(at));
         piece.map_or(&[], Vec::as_slice)
+    }
+
+    /// The owners of the sets that hold an address of the range, lowest first, and whether they hold all of it.
+    pub(crate) fn owners_in(&self, range: &IpNet) -> Vec<(usize, bool)> {
+        let interval = Interval::of(range);
+        let pieces = if interval.v6 { &self.v6 } else { &self.v4 };
+        let from = pieces.starts.partition_point(|start| *start <= interval.first);
+        let to = pieces.starts.partition_point(|start| *start <= interval.last);
+        // The piece that the range begins in, or nobody's addresses before the first.
+        let none = Vec::new();
+        let first = from.checked_sub(1).and_then(|at| pieces.owners.get(at)).unwrap_or(&none);
+        let inside = pieces.owners.get(from..to).unwrap_or_default();
+        let parts: Vec<&Vec<usize>> = std::iter::once(first).chain(inside).collect();
+        let mut owners: Vec<usize> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners.into_iter().map(|at| (at, parts.iter().all(|part| part.contains(&at)))).collect()
     }
 }
 

@@ -111,7 +111,11 @@ impl Assigner {
             let missing = self.by_address.iter().map(|at| (Slot::Declared(*at), Some(Doubt::NoAddress)));
             found.extend(missing);
         }
-        for address in face.addresses {
+        if let Some(range) = &face.range {
+            let owners = self.addresses.owners_in(range).into_iter();
+            found.extend(owners.map(|(at, of_all)| (Slot::Declared(at), (!of_all).then_some(Doubt::Range))));
+        }
+        for address in face.addresses.iter().filter(|_| face.range.is_none()) {
             found.extend(self.addresses.owners(*address).iter().map(|at| (Slot::Declared(*at), None)));
         }
         for (at, member) in &self.others {

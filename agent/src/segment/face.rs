@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::edge::{Edge, Protocol};
 use crate::model::endpoint::{Endpoint, Party, Pod};
 use crate::model::verdict::UnknownReason;
@@ -43,6 +45,8 @@ pub(crate) struct Face<'a> {
     pub(crate) kind: Kind<'a>,
     /// The address on the wire, or all that the pod has; none where none is known.
     pub(crate) addresses: &'a [IpAddr],
+    /// The range that stands for the address, where outside addresses were counted together.
+    pub(crate) range: Option<IpNet>,
     /// The responder's port behind the Service, whichever end this is.
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
@@ -85,6 +89,7 @@ impl<'a> Face<'a> {
             end,
             kind: Kind::External,
             addresses: party.address.as_slice(),
+            range: party.as_range(),
             port: edge.port,
             protocol: edge.protocol,
             api_server: false,
@@ -114,7 +119,7 @@ impl<'a> Face<'a> {
                 Ok(Self { kind: Kind::Pod(pod), addresses, vlan, api_server: false, ..bare })
             }
             Endpoint::Node(name) => Ok(Self { kind: Kind::Node(Some(name)), ..bare }),
-            Endpoint::External => Ok(bare),
+            Endpoint::External | Endpoint::Range(_) => Ok(bare),
             Endpoint::Unknown(reason) => Err(reason.clone()),
             // A backend is never again a Service; if one is, nothing is known behind it.
             Endpoint::Service(_) => Err(UnknownReason::NoBackends),

@@ -120,6 +120,7 @@ pub(crate) fn mk_edge(initiator: &Party, responder: &Party, port: u16) -> Edge {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

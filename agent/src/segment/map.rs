@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff;
 
@@ -216,6 +217,15 @@ impl SegmentMap {
     /// Whether it judges edges.
     pub fn in_force(&self) -> bool {
         self.reasons_not_in_force().next().is_none()
+    }
+
+    /// Every address block that a segment's members name.
+    pub fn blocks(&self) -> impl Iterator<Item = IpNet> {
+        let members = self.segments.iter().flat_map(|segment| &segment.members);
+        members.flat_map(|(_, member)| match member {
+            Member::Addresses(set) => set.blocks().collect(),
+            _ => Vec::new(),
+        })
     }
 
     /// The names of the declared segments, in their order; those of `segmentsFrom` come as they are met.

@@ -73,6 +73,8 @@ pub enum Doubt {
     NodeOfPod,
     /// The VLAN of the pod's interface was not seen, and it decides.
     Vlan,
+    /// Outside addresses were counted together, and an ipBlock or ipRange holds only some of them.
+    Range,
     /// An fqdn may stand for the address: names are not resolved yet.
     Name,
 }
@@ -83,6 +85,9 @@ impl fmt::Display for Doubt {
             Self::NoAddress => "it has no address, and an ipBlock or ipRange decides",
             Self::NodeOfPod => "whether it is the node of the other end is not known",
             Self::Vlan => "no edge was seen at its own interface, and its VLAN decides",
+            Self::Range => {
+                "outside addresses were counted together, and an ipBlock or ipRange holds only some"
+            }
             Self::Name => "a declared fqdn may stand for its address, and names are not resolved yet",
         })
     }

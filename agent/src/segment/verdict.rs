@@ -119,6 +119,7 @@ impl Reason {
                 Doubt::NoAddress => "address-missing",
                 Doubt::NodeOfPod => "node-of-pod-unknown",
                 Doubt::Vlan => "vlan-unknown",
+                Doubt::Range => "range-divided",
                 Doubt::Name => "name-unresolved",
             },
             Self::EndUnknown { why, .. } => why.code(),

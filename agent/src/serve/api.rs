@@ -22,7 +22,9 @@ use super::client::RECORDED;
 use super::ready::Gates;
 use crate::history::file::Header;
 use crate::model::edge::Edge;
-use crate::model::record::{EdgeList, ScenarioRecord, WindowRecord};
+use crate::model::record::{
+    EdgeList, ExceptionFindingRecord, ScenarioRecord, SegmentMapRecord, WindowRecord,
+};
 
 /// Where the judged edges come from.
 pub trait Edges: Send + Sync + 'static {
@@ -54,6 +56,12 @@ pub struct AgentStatus {
     pub scenarios: Vec<ScenarioRecord>,
     /// How many policies are in which state, by kind.
     pub policies: Vec<PolicyCount>,
+    /// Every segment map: in force, or refused and why.
+    #[serde(default)]
+    pub segment_maps: Vec<SegmentMapRecord>,
+    /// What is wrong with exceptions, expired ones among it.
+    #[serde(default)]
+    pub exception_findings: Vec<ExceptionFindingRecord>,
     pub warnings: Vec<String>,
     /// Edges in the ledger.
     pub edges: u64,
@@ -112,7 +120,7 @@ async fn list_edges(State(api): State<Api>, RawQuery(raw): RawQuery, headers: He
         Ok(list) => list,
         Err(unavailable) => return unavailable.into_response(),
     };
-    if let Err(bad) = query.filter.check_scenarios(&list) {
+    if let Err(bad) = query.filter.check_names(&list) {
         return bad.into_response();
     }
     let lines = match query.format {

@@ -26,6 +26,7 @@ pub(crate) fn mk_pod(namespace: &str, kind: &str, workload: &str, address: &str)
     PartyRecord {
         kind: "Pod".to_owned(),
         address: Some(address.parse().unwrap()),
+        prefix: None,
         namespace: Some(namespace.to_owned()),
         name: Some(format!("{workload}-0")),
         workload: Some(workload.to_owned()),
@@ -43,6 +44,7 @@ pub(crate) fn mk_other(kind: &str, address: &str) -> PartyRecord {
     PartyRecord {
         kind: kind.to_owned(),
         address: Some(address),
+        prefix: None,
         namespace: None,
         name: None,
         workload: None,
@@ -119,6 +121,7 @@ pub(crate) fn mk_edge(
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
         verdicts: ["enforced", "default-deny"]
             .map(|scenario| (scenario.to_owned(), mk_judgement(mk_allow(), mk_allow())))
             .into(),

@@ -35,7 +35,7 @@ use self::capped::{Capped, Example, ExamplePeer, Limits};
 use self::readings::Admitted;
 pub use self::readings::{PolicyState, Readings, Source, WouldDenyEdges};
 pub use self::series::OVERFLOW;
-use self::series::{Closed, Failed, Peer, PortLabel, Violation, WouldDeny};
+use self::series::{Closed, Failed, Forbidden, Peer, PortLabel, Violation, WouldDeny};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::endpoint::{Endpoint, Party, Pod};
@@ -287,54 +287,33 @@ impl Families {
             self.mismatch.add(Closed::Mismatch { kind }, delta.outcome.accepted, None);
         }
         let Some(subject) = delta.subject.as_pod() else { return };
-        let peer = Peer::from(delta.peer);
-        let key = WouldDeny {
+        let mut key = WouldDeny {
             scenario: answer.scenario,
             direction: delta.direction,
-            subject: Some(subject.workload.clone()),
-            peer: peer.clone(),
-            port: PortLabel::Is(delta.port),
-            protocol: Some(delta.protocol),
-            cause: Some(delta.cause),
-            excepted: answer.excepted,
+            forbidden: forbidden(delta, subject, answer.excepted),
         };
-        let by = Forbids::Scenario(answer.scenario);
-        let port = match self.would_deny.knows(&key) {
-            true => key.port,
-            false => self.bounded_port(delta, by, &subject.workload, peer),
-        };
-        self.would_deny.add(
-            WouldDeny { port, ..key },
-            delta.outcome.connections,
-            Some(example(delta, subject)),
-        );
+        if !self.would_deny.knows(&key) {
+            let (by, peer) = (Forbids::Scenario(answer.scenario), key.forbidden.peer.clone());
+            key.forbidden.port = self.bounded_port(delta, by, &subject.workload, peer);
+        }
+        self.would_deny.add(key, delta.outcome.connections, Some(example(delta, subject)));
     }
 
     fn record_violation(&mut self, delta: &JudgedDelta<'_>, violation: &SegmentViolation<'_>) {
         let Some(subject) = delta.subject.as_pod() else { return };
-        let peer = Peer::from(delta.peer);
         let segment = |segment: Option<&Arc<str>>| segment.map_or_else(|| "".into(), Arc::clone);
-        let key = Violation {
+        let mut key = Violation {
             segment_map: Arc::clone(violation.segment_map),
             segments: Some((segment(violation.from_segment), segment(violation.to_segment))),
             severity: violation.severity,
-            subject: Some(subject.workload.clone()),
-            peer: peer.clone(),
-            port: PortLabel::Is(delta.port),
-            protocol: Some(delta.protocol),
-            cause: Some(delta.cause),
-            excepted: violation.excepted,
+            forbidden: forbidden(delta, subject, violation.excepted),
         };
-        let by = Forbids::SegmentMap(Arc::clone(violation.segment_map));
-        let port = match self.violations.knows(&key) {
-            true => key.port,
-            false => self.bounded_port(delta, by, &subject.workload, peer),
-        };
-        self.violations.add(
-            Violation { port, ..key },
-            delta.outcome.connections,
-            Some(example(delta, subject)),
-        );
+        if !self.violations.knows(&key) {
+            let by = Forbids::SegmentMap(Arc::clone(violation.segment_map));
+            let peer = key.forbidden.peer.clone();
+            key.forbidden.port = self.bounded_port(delta, by, &subject.workload, peer);
+        }
+        self.violations.add(key, delta.outcome.connections, Some(example(delta, subject)));
     }
 
     /// The port of a new series: its own, or `many` where the pair has spent its ports.
@@ -444,6 +423,18 @@ impl Families {
             metric.encode_family(&[("metric", name)])?.encode_counter::<NoLabelSet, _, u64>(&folded, None)?;
         }
         Ok(())
+    }
+}
+
+/// The series' part that is the edge's own, by its own port.
+fn forbidden(delta: &JudgedDelta<'_>, subject: &Pod, excepted: bool) -> Forbidden {
+    Forbidden {
+        subject: Some(subject.workload.clone()),
+        peer: Peer::from(delta.peer),
+        port: PortLabel::Is(delta.port),
+        protocol: Some(delta.protocol),
+        cause: Some(delta.cause),
+        excepted,
     }
 }
 

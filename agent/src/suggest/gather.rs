@@ -288,9 +288,9 @@ fn name(view: &View<'_>, subject: &Pod, groups: &Groups, options: &Options, by_n
                 ),
             }
         }
-        Endpoint::External => match view.peer_address() {
+        Endpoint::External | Endpoint::Range(_) => match view.peer_address() {
             Some(address) => {
-                let block = options.external_block(address);
+                let block = view.peer.as_range().unwrap_or_else(|| options.external_block(address));
                 let shown = if block.prefix_len() == block.max_prefix_len() {
                     address.to_string()
                 } else {

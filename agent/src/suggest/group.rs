@@ -98,7 +98,7 @@ fn pods_of(party: &Party) -> Vec<&Arc<Pod>> {
     match &party.endpoint {
         Endpoint::Pod(pod) => vec![pod],
         Endpoint::Service(service) => service.backends.iter().filter_map(|b| b.party.as_pod()).collect(),
-        Endpoint::Node(_) | Endpoint::External | Endpoint::Unknown(_) => Vec::new(),
+        Endpoint::Node(_) | Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => Vec::new(),
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread;
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::RouteScope;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -15,6 +16,9 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 /// The addresses of the host side of every veth.
 pub(crate) const GATEWAY4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// How long a test may take, on an emulated machine of a busy host too.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs `test` as the host: in a thread with a network namespace of its own, which goes with it. Where the
 /// privilege is missing, that fails in CI and is said elsewhere.
@@ -32,7 +36,7 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle)
             std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
             block_on(async {
                 let handle = connect();
-                test(handle).await;
+                tokio::time::timeout(PATIENCE, test(handle)).await.expect("the test ends by itself");
             });
         });
         if let Err(panic) = host.join() {
@@ -41,11 +45,12 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce(Handle)
     });
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// Runs `future` in this thread, whatever namespace it is in.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn connect() -> Handle {
+pub(crate) fn connect() -> Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     tokio::spawn(connection);
     handle
@@ -62,7 +67,7 @@ fn without_duplicate_address_detection() {
 pub(crate) struct Namespace(OwnedFd);
 
 impl Namespace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             without_duplicate_address_detection();
@@ -86,6 +91,12 @@ impl Namespace {
     }
 }
 
+impl AsRawFd for Namespace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// A pod: a namespace behind a veth.
 pub(crate) struct Pod {
     pub(crate) namespace: Namespace,
@@ -99,10 +110,22 @@ pub(crate) struct Pod {
 impl Pod {
     /// A pod with the addresses 192.0.2.`number` and 2001:db8::`number`, routed and up.
     pub(crate) async fn new(host: &Handle, number: u8) -> Self {
+        Self::with_index(host, number, 0).await
+    }
+
+    /// The same with an index for the host side of its veth; the kernel chooses one for 0.
+    pub(crate) async fn with_index(host: &Handle, number: u8, index: u32) -> Self {
+        let (name, peer) = (format!("vpod{number}"), format!("vpeer{number}"));
+        let mut veth = LinkVeth::new(&name, &peer).mtu(MTU).build();
+        veth.header.index = index;
+        Self::behind(host, number, veth, peer).await
+    }
+
+    /// The same behind a device of another kind, whose ends are called vpod`number` and vpeer`number`.
+    pub(crate) async fn behind(host: &Handle, number: u8, device: LinkMessage, peer: String) -> Self {
         let namespace = Namespace::new();
         let name = format!("vpod{number}");
-        let peer = format!("vpeer{number}");
-        host.link().add(LinkVeth::new(&name, &peer).mtu(MTU).build()).execute().await.unwrap();
+        host.link().add(device).execute().await.unwrap();
         let peer_index = index_of(host, &peer).await;
         let moved = LinkUnspec::new_with_index(peer_index).setns_by_fd(namespace.0.as_raw_fd()).build();
         host.link().set(moved).execute().await.unwrap();
@@ -154,7 +177,7 @@ pub(crate) async fn station_of(host: &Handle, index: u32) -> [u8; 6] {
     address.unwrap()
 }
 
-async fn index_of(handle: &Handle, name: &str) -> u32 {
+pub(crate) async fn index_of(handle: &Handle, name: &str) -> u32 {
     let links: Vec<_> =
         handle.link().get().match_name(name.to_owned()).execute().try_collect().await.unwrap();
     links[0].header.index

@@ -3,10 +3,15 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::netns::Namespace;
+
+/// How long to wait for what must come: long, since tests also run on emulated machines of busy hosts.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves TCP on `address` until the process ends: answers 100 bytes with 200.
 pub(crate) fn serve_tcp(address: SocketAddr) {
@@ -36,6 +41,7 @@ pub(crate) fn serve_udp(address: SocketAddr) {
 /// Connects, asks, takes the answer, closes.
 pub(crate) fn ask_tcp(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&[0; 100])?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -153,12 +159,31 @@ pub(crate) fn hammer(address: SocketAddr, sockets: usize, count: u64) {
     });
 }
 
+/// Sends one datagram to each port of each address, from one socket, unanswered.
+pub(crate) fn scan(addresses: &[IpAddr], ports: std::ops::RangeInclusive<u16>) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for address in addresses {
+        for port in ports.clone() {
+            socket.send_to(&[7; 20], SocketAddr::new(*address, port)).unwrap();
+        }
+    }
+}
+
 /// Packets that the pod's interface could not hand over since it is there, by /proc/net/dev.
 pub(crate) fn dropped(interface_prefix: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find(|line| line.trim_start().starts_with(interface_prefix)).unwrap();
     let (_, numbers) = line.split_once(':').unwrap();
     numbers.split_whitespace().nth(11).unwrap().parse().unwrap()
+}
+
+/// SYNs that the pod sent again since it is there, by /proc/net/netstat: a line of names, then one of numbers.
+pub(crate) fn repeated_syns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let [names, numbers] = text.lines().take(2).collect::<Vec<_>>().try_into().unwrap();
+    let (_, number) =
+        names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "TCPSynRetrans").unwrap();
+    number.parse().unwrap()
 }
 
 /// The pod speaks no IPv6 any more: no multicast listener report gets among what a test counts.
@@ -209,3 +234,70 @@ pub(crate) fn send_frame(interface: &str, frame: &[u8], linear: Option<u16>) {
 
 /// `include/uapi/linux/if_packet.h`.
 const PACKET_VNET_HDR: libc::c_int = 15;
+
+/// Datagrams back and forth, each after the echo of the one before, until it is ended: one that is lost fails the
+/// test.
+pub(crate) struct Conversation {
+    exchanged: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    speaker: thread::JoinHandle<()>,
+}
+
+impl Conversation {
+    /// Begins one from within `namespace` with whoever echoes at `address`.
+    pub(crate) async fn begin(namespace: &Namespace, address: SocketAddr) -> Self {
+        let (exchanged, over) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (count, stop) = (Arc::clone(&exchanged), Arc::clone(&over));
+        let speak = move || {
+            let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut number = 0_u64;
+            while !stop.load(Ordering::Acquire) {
+                number += 1;
+                socket.send_to(&number.to_be_bytes(), address).unwrap();
+                let mut echo = [0; 16];
+                assert_eq!(socket.recv(&mut echo).unwrap_or_else(|e| panic!("{number} was lost: {e}")), 8);
+                assert_eq!(echo[..8], number.to_be_bytes());
+                count.store(number, Ordering::Release);
+            }
+        };
+        let speaker = namespace.run(move || thread::spawn(speak)).await;
+        Self { exchanged, over, speaker }
+    }
+
+    /// Waits until some more went back and forth.
+    pub(crate) async fn goes_on(&self) {
+        let before = self.exchanged.load(Ordering::Acquire);
+        while self.exchanged.load(Ordering::Acquire) < before + 20 {
+            assert!(!self.speaker.is_finished(), "a datagram was lost");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How many went each way.
+    pub(crate) async fn end(self) -> u64 {
+        self.over.store(true, Ordering::Release);
+        while !self.speaker.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.speaker.join().unwrap();
+        self.exchanged.load(Ordering::Acquire)
+    }
+}
+
+/// Changes an interface `times` times, of which the kernel tells everybody who wants to know.
+pub(crate) fn change_often(interface: &str, times: u32) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: zeroes are a request; the name fits with its end (15 bytes at most).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    for turn in 0..times {
+        request.ifr_ifru.ifru_mtu = 8000 + i32::try_from(turn % 2).unwrap();
+        // SAFETY: the request is what this call reads.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &raw const request) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    }
+}

@@ -44,14 +44,14 @@ fn pairs(index: &Index, query: &Query) -> Vec<(Party, Party)> {
     let (initiators, responders) = (pods(index, &query.from), pods(index, &query.to));
     match (&query.from, &query.to) {
         (End::Ip(from), End::Ip(to)) => {
-            vec![(index.initiator_at(*from, now), index.party_at(*to, query.port, query.protocol, now))]
+            vec![(index.initiator_at(*from, now), index.party_at(*to, query.port, query.protocol, None, now))]
         }
         (End::Ip(from), _) => {
             let at = |pod| index.party_of(pod, family(pod, Some(*from)));
             responders.iter().map(|pod| (index.initiator_at(*from, now), at(pod))).collect()
         }
         (_, End::Ip(to)) => {
-            let responder = index.party_at(*to, query.port, query.protocol, now);
+            let responder = index.party_at(*to, query.port, query.protocol, None, now);
             let at = |pod| index.party_of(pod, family(pod, Some(*to)));
             initiators.iter().map(|pod| (at(pod), responder.clone())).collect()
         }
@@ -227,5 +227,6 @@ fn edge(
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan,
+        estimated: false,
     }
 }

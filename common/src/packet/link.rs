@@ -10,6 +10,7 @@ const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// Tags that may follow each other: the kernel takes the outermost out of the bytes, QinQ leaves one, and an
 /// untouched frame has two.
 const MOST_TAGS: usize = 3;
+const _: () = assert!(14 + 4 * MOST_TAGS <= 0x1f, "the mask of the payload's offset");
 
 /// What the link layer says.
 pub(super) struct Frame {
@@ -31,7 +32,7 @@ pub(super) fn ethernet<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Counter> {
     }
     for depth in 0..MOST_TAGS {
         if !TAGS.contains(&frame.ethertype) {
-            return Ok(frame);
+            break;
         }
         let tag: [u8; 4] = bytes.read_rare(frame.payload).ok_or(Counter::Truncated)?;
         if depth == 0 {
@@ -40,7 +41,18 @@ pub(super) fn ethernet<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Counter> {
         frame.ethertype = be16(tag[2], tag[3]);
         frame.payload += 4;
     }
-    if TAGS.contains(&frame.ethertype) { Err(Counter::ChainTooLong) } else { Ok(frame) }
+    if TAGS.contains(&frame.ethertype) {
+        return Err(Counter::ChainTooLong);
+    }
+    let all = frame.payload as u64 | u64::from(frame.ethertype) << 16 | u64::from(frame.vlan) << 32;
+    let all = bytes.forget(all).ok_or(Counter::Truncated)?;
+    // The mask tells the verifier again how far the payload can be.
+    Ok(Frame {
+        payload: (all & 0x1f) as usize,
+        ethertype: (all >> 16) as u16,
+        vlan: (all >> 32) as u16,
+        ..frame
+    })
 }
 
 #[inline(always)]

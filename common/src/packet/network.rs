@@ -7,6 +7,10 @@ use crate::counter::Counter;
 /// Extension headers that may follow each other. RFC 8200 lists 7 in its recommended order, one of them twice.
 const MOST_EXTENSIONS: usize = 8;
 
+/// How far behind the packet's beginning a transport header may lie: the verifier lets programs look at the first
+/// 64 KiB.
+const FARTHEST: usize = 0x7fff;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -81,7 +85,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, 
 fn extensions<B: Bytes + ?Sized>(bytes: &B, datagram: &mut Datagram) -> Result<(), Counter> {
     for _ in 0..MOST_EXTENSIONS {
         if !is_extension(datagram.protocol) {
-            return Ok(());
+            break;
         }
         let header: [u8; 4] = bytes.read_rare(datagram.payload).ok_or(Counter::Truncated)?;
         let length = match datagram.protocol {
@@ -102,10 +106,20 @@ fn extensions<B: Bytes + ?Sized>(bytes: &B, datagram: &mut Datagram) -> Result<(
             // In units of 8 bytes, less 1 (RFC 8200, 4.3).
             _ => (usize::from(header[1]) + 1) * 8,
         };
-        datagram.protocol = header[0];
-        datagram.payload += length;
+        let payload = datagram.payload + length;
+        if payload > FARTHEST {
+            return Err(Counter::ChainTooLong);
+        }
+        let both = bytes.forget(payload as u64 | u64::from(header[0]) << 16).ok_or(Counter::Truncated)?;
+        // The mask tells the verifier again how far the payload can be.
+        datagram.payload = both as usize & FARTHEST;
+        datagram.protocol = (both >> 16) as u8;
     }
-    if is_extension(datagram.protocol) { Err(Counter::ChainTooLong) } else { Ok(()) }
+    if is_extension(datagram.protocol) {
+        return Err(Counter::ChainTooLong);
+    }
+    datagram.protocol = bytes.forget(u64::from(datagram.protocol)).ok_or(Counter::Truncated)? as u8;
+    Ok(())
 }
 
 #[inline(always)]

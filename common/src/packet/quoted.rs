@@ -20,6 +20,11 @@ impl<B: Bytes + ?Sized> Bytes for Rare<'_, B> {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.read_rare(offset)
     }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> Option<u64> {
+        self.0.forget(number)
+    }
 }
 
 /// The packet that the error in `outer` quotes.

@@ -55,8 +55,8 @@ fn tcp_flags_say_which_step_of_a_connection_it_is() {
         ("other RST+ACK aborts", RST | ACK, 77, 1001, Step::Abort, 1000),
         ("RST alone resets", RST, 1001, 0, Step::Reset, 1000),
         ("the handshake's last ACK follows the SYN", ACK, 1001, 6, Step::Continue, 1000),
-        ("FIN goes on", FIN | ACK, 2001, 6, Step::Continue, 2000),
-        ("SYN+FIN opens nothing", SYN | FIN, 1001, 0, Step::Continue, 1000),
+        ("FIN ends", FIN | ACK, 2001, 6, Step::Close, 2000),
+        ("SYN+FIN opens nothing", SYN | FIN, 1001, 0, Step::Close, 1000),
         ("sequence numbers wrap", ACK, 0, 6, Step::Continue, u32::MAX),
     ];
     for (name, flags, sequence, acknowledged, step, number) in rows {

@@ -4,6 +4,7 @@ use super::{Bytes, Step, be16};
 use crate::counter::Counter;
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
@@ -41,6 +42,7 @@ pub(super) fn tcp<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment, Co
         }
         flags if flags & (SYN | RST | ACK) == SYN | ACK => (Step::Accept, acknowledged.wrapping_sub(1)),
         flags if flags & RST != 0 => (Step::Reset, sequence.wrapping_sub(1)),
+        flags if flags & FIN != 0 => (Step::Close, sequence.wrapping_sub(1)),
         _ => (Step::Continue, sequence.wrapping_sub(1)),
     };
     Ok(Segment {

@@ -59,6 +59,21 @@ impl Agent {
         node: &str,
         folder: &Path,
     ) -> Result<Self> {
+        Self::start_with(binary, namespace, manifests, node, folder, &[])
+    }
+
+    /// The same, with further arguments.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_with(
+        binary: &Path,
+        namespace: &Namespace,
+        manifests: &Path,
+        node: &str,
+        folder: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         let (socket, log) = (folder.join("api.sock"), folder.join("agent.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let both = file.try_clone().context("cannot share the agent's log")?;
@@ -75,12 +90,9 @@ impl Agent {
             "--api".into(),
             api_address(&socket),
         ];
+        let arguments = arguments.into_iter().chain(more.iter().map(OsString::from));
         let process = Process::start("the agent", namespace, "demo-enter", arguments, |command| {
-            command.stdout(Stdio::from(both)).stderr(Stdio::from(file));
-            // What the user set for an agent of their own is not meant for this one.
-            for (name, _) in std::env::vars_os().filter(|(name, _)| is_a_setting(name)) {
-                command.env_remove(name);
-            }
+            without_settings(command.stdout(Stdio::from(both)).stderr(Stdio::from(file)));
         })?;
         Ok(Self { binary: binary.to_owned(), socket, log, process })
     }
@@ -113,6 +125,23 @@ impl Agent {
             None => Ok(()),
             Some(status) => bail!("the agent ended early ({status}); {}", self.last_words()),
         }
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn id(&self) -> Result<u32> {
+        self.process.id().context("the agent has ended")
+    }
+
+    /// Its metrics, as Prometheus would scrape them.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn metrics(&mut self, namespace: &Namespace) -> Result<String> {
+        self.check()?;
+        Ok(namespace.inside(|| ask("/metrics"))??.1)
     }
 
     /// The last lines of its log.
@@ -148,11 +177,25 @@ impl Agent {
     /// # Errors
     /// Where the report cannot be made.
     pub async fn report(&self) -> Result<()> {
-        let mut command = Command::new(&self.binary);
-        command.arg("report").arg("--agent").arg(api_address(&self.socket)).kill_on_drop(true);
-        let status =
-            command.status().await.with_context(|| format!("cannot run {}", self.binary.display()))?;
+        let mut command = dryfence(&self.binary);
+        command.arg("report").arg("--agent").arg(api_address(&self.socket));
+        let status = Process::run("dryfence report", &mut command).await?.status;
         if status.success() { Ok(()) } else { bail!("the report ended with {status}") }
+    }
+
+    /// Writes what it recorded to a file.
+    ///
+    /// # Errors
+    /// Where it cannot be had or written.
+    pub async fn export(&self, file: &Path) -> Result<()> {
+        let mut command = dryfence(&self.binary);
+        command.arg("flows").arg("--agent").arg(api_address(&self.socket)).arg("--export").arg(file);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = Process::run("dryfence flows", &mut command).await?;
+        if !done.status.success() {
+            bail!("dryfence flows ({}): {}", done.status, String::from_utf8_lossy(&done.stderr).trim());
+        }
+        Ok(())
     }
 
     /// Ends it.
@@ -166,6 +209,21 @@ impl Agent {
     }
 }
 
+/// A command of the agent's binary, for [`Process::run`].
+pub fn dryfence(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    without_settings(&mut command).kill_on_drop(true);
+    command
+}
+
+/// What the user set for an agent of their own is not meant for this one.
+fn without_settings(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_a_setting(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 fn is_a_setting(name: &OsStr) -> bool {
     name == "NODE_NAME" || name.to_string_lossy().starts_with("DRYFENCE_")
 }
@@ -177,9 +235,13 @@ fn api_address(socket: &Path) -> OsString {
 }
 
 fn health() -> Result<(u16, String)> {
+    ask("/readyz")
+}
+
+fn ask(path: &str) -> Result<(u16, String)> {
     let stream = TcpStream::connect_timeout(&LISTEN, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    get(stream, "/readyz")
+    get(stream, path)
 }
 
 /// Asks for `path`; HTTP/1.0, so that the body simply ends with the connection.
@@ -203,10 +265,15 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 64];
-            let length = stream.read(&mut request).unwrap();
+            // All of it, however many segments it comes in: closing on unread bytes would reset the connection.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut bytes = [0; 64];
+                let length = stream.read(&mut bytes).unwrap();
+                request.extend_from_slice(&bytes[..length]);
+            }
             stream.write_all(b"HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nmanifests\n").unwrap();
-            String::from_utf8_lossy(&request[..length]).into_owned()
+            String::from_utf8(request).unwrap()
         });
         let answer = get(TcpStream::connect(address).unwrap(), "/readyz").unwrap();
         assert_eq!(answer, (503, "manifests\n".to_owned()));

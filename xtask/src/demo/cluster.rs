@@ -45,6 +45,11 @@ impl Cluster {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/manifests")
     }
 
+    /// A change to the manifests' policies, to be previewed on what the demo recorded.
+    pub fn candidate() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/candidate.yaml")
+    }
+
     /// Reads the manifests of a folder.
     ///
     /// # Errors

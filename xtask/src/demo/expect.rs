@@ -22,7 +22,19 @@ pub struct Edge {
     packets_to_responder: u64,
     packets_to_initiator: u64,
     verdicts: std::collections::BTreeMap<String, Judgement>,
+    #[serde(default)]
+    segments: Vec<Crossing>,
 }
+
+/// What a segment map says.
+#[derive(Debug, Clone, Deserialize)]
+struct Crossing {
+    map: String,
+    verdict: String,
+}
+
+/// The only segment map of the demo.
+const TIERS: &str = "tiers";
 
 #[derive(Debug, Clone, Deserialize)]
 struct Party {
@@ -45,6 +57,14 @@ struct Decision {
 
 /// The directions in which an edge is shown.
 const DIRECTIONS: [&str; 2] = ["Egress", "Ingress"];
+
+impl Edge {
+    /// The segment maps that forbid it.
+    fn violations(&self) -> impl Iterator<Item = &str> {
+        let violations = self.segments.iter().filter(|crossing| crossing.verdict == "Violation");
+        violations.map(|crossing| crossing.map.as_str())
+    }
+}
 
 /// Reads edges as the agent serves them.
 ///
@@ -126,10 +146,22 @@ pub fn differences(cluster: &Cluster, edges: &[Edge], ipv6: bool) -> Vec<String>
         found.extend(parties(cluster, flow, edge));
         found.extend(judged(flow, edge, direction, "enforced", flow.enforced));
         found.extend(judged(flow, edge, direction, "default-deny", flow.default_deny));
+        let violates = edge.violations().any(|map| map == TIERS);
+        if violates != flow.violates_tiers() {
+            let shown = if violates { "a violation" } else { "no violation" };
+            found.push(format!("{flow} ({direction} side) is shown as {shown} of the segment map {TIERS}"));
+        }
     }
     let planned =
         |edge: &&Edge| places(cluster, ipv6).any(|(flow, direction)| matches(cluster, edge, flow, direction));
     for edge in edges.iter().filter(|edge| !planned(edge)) {
+        found.extend(edge.violations().map(|map| {
+            let Edge { initiator, responder, port, .. } = edge;
+            format!(
+                "{:?} → {:?}:{port} was not planned and violates the segment map {map}",
+                initiator.address, responder.address
+            )
+        }));
         for (scenario, judgement) in &edge.verdicts {
             if judgement.verdict != Verdict::Allow.as_str() {
                 let Edge { initiator, responder, port, protocol, direction, .. } = edge;

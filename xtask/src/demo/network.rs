@@ -198,6 +198,21 @@ pub fn kernel_has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
 }
 
+/// Wires a pod without an address of its own to a node that routes `address` to it: for whoever writes frames
+/// instead of having the pod speak.
+///
+/// # Errors
+/// Where the kernel refuses a veth or the route.
+pub fn wire(node: &Namespace, pod: &Namespace, name: &str, address: IpAddr) -> Result<()> {
+    netlink(node, async |handle| {
+        let macs = [[2, 0xdf, 0, 0, 0, 1], [2, 0xdf, 0, 0, 0, 2]];
+        let link = add_veth(&handle, (name, macs[0]), ("eth0", macs[1]), pod).await?;
+        netlink(pod, async |handle| set_up(&handle, "eth0").await)?;
+        set_up(&handle, name).await?;
+        add_route(&handle, link, address, host_prefix(address), None).await
+    })
+}
+
 /// Runs `work` with a netlink connection of the namespace.
 fn netlink<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce(Handle) -> Result<T> + Send) -> Result<T> {
     namespace.inside(|| {

@@ -132,6 +132,11 @@ impl Flow {
     const fn fate(self, fate: Fate) -> Self {
         Self { fate, ..self }
     }
+
+    /// Whether the segment map of tiers forbids it: the web client is at the edge, which does not reach the data.
+    pub fn violates_tiers(&self) -> bool {
+        self.from == WEB && matches!(self.to, End::Pod("data-layer", _))
+    }
 }
 
 /// Everything that happens. Counts differ from flow to flow, so that none can be taken for another.

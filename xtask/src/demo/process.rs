@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,8 +46,30 @@ impl Process {
         // A group of its own: Ctrl-C in the terminal reaches the demo alone, which then ends the others in order.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::null());
         configure(&mut command);
+        Self::spawn(name, &mut command)
+    }
+
+    fn spawn(name: &str, command: &mut Command) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), child })
+    }
+
+    /// Its number; `None` once its end is known.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Runs a command to its end; returns its status and what it wrote to those of its outputs that are piped.
+    ///
+    /// # Errors
+    /// Where it cannot be started or heard.
+    pub async fn run(name: &str, command: &mut Command) -> Result<Output> {
+        let mut process = Self::spawn(name, command.stdin(Stdio::null()))?;
+        let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
+        let heard = tokio::try_join!(all_of(stdout), all_of(stderr));
+        let (stdout, stderr) = heard.with_context(|| format!("cannot hear {name}"))?;
+        let status = process.child.wait().await.with_context(|| format!("cannot watch {name}"))?;
+        Ok(Output { status, stdout, stderr })
     }
 
     /// Its status, if it has ended.
@@ -72,6 +94,14 @@ impl Process {
             Err(_elapsed) => bail!("{} did not end within {} s and was killed", self.name, GRACE.as_secs()),
         }
     }
+}
+
+async fn all_of(output: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut output) = output {
+        output.read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }
 
 impl Drop for Process {

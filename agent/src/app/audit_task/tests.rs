@@ -5,10 +5,11 @@ use std::fs;
 use super::*;
 use crate::audit::auditor::Settings;
 use crate::cli::report;
+use crate::cluster::Object;
 use crate::cluster::index::Index;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol};
+use crate::model::edge::{Counters, Direction, EdgeKey, IfIndex, OrientedBy, Protocol, Scope};
 use crate::serve::metrics::Caps;
 
 const CLUSTER: &str = "
@@ -57,6 +58,7 @@ fn mk_seen() -> Observation {
             responder: "192.0.2.20".parse().unwrap(),
             port: 5432,
             protocol: Protocol::Tcp,
+            scope: Scope::Address,
         },
         delta: Counters { attempts: 1, accepted: 1, ..Counters::default() },
         first_seen: at(9),
@@ -66,6 +68,7 @@ fn mk_seen() -> Observation {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 
@@ -129,6 +132,74 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     );
     let in_force: Vec<_> = report.segments.maps.iter().map(|map| (map.map.as_str(), map.in_force)).collect();
     assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
-    let figures = readings(&auditor, Vec::new(), policies, at(2), true);
+    let mut ledger = LedgerFigures::default();
+    ledger.refresh(&auditor);
+    let told = Told::default();
+    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies.clone(), at(2), true);
+    assert_eq!(figures.would_deny_edges.len(), 1, "{figures:?}");
     assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
+
+    // Figures stand until the ledger changes: here without the exception, its edge is judged again.
+    let objects = manifests::load(&[folder.path().to_owned()], None).objects;
+    let objects = objects.into_iter().filter(|object| !matches!(object, Object::EdgeException(_))).collect();
+    let before = auditor.ledger_changes();
+    ledger.refresh(&auditor);
+    assert_eq!(auditor.ledger_changes(), before);
+    auditor.reset(objects, at(20), &mut recorder);
+    while auditor.tick(at(20), &mut recorder) {}
+    ledger.refresh(&auditor);
+    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies, at(2), true);
+    assert!(figures.would_deny_edges.iter().all(|(series, _)| !series.excepted), "{figures:?}");
+}
+
+const EXPOSED: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+- apiVersion: v1
+  kind: Node
+  metadata: {name: n1}
+  status: {addresses: [{type: InternalIP, address: 198.51.100.1}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: db, namespace: shop, labels: {app: db}}
+  spec: {nodeName: n1, containers: []}
+  status: {phase: Running, podIP: 192.0.2.20, podIPs: [{ip: 192.0.2.20}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: db, namespace: shop}
+  spec: {type: NodePort, selector: {app: db}, ports: [{port: 5432, nodePort: 30432}]}
+";
+
+#[test]
+fn who_is_behind_a_nodes_address_is_counted_as_unknown_where_nothing_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cluster.yaml"), EXPOSED).unwrap();
+    let News { objects, .. } = manifests::load(&[folder.path().to_owned()], None).into();
+    let metrics = Arc::new(Metrics::new(Caps::default(), Readings::default));
+    let mut recorder = MetricsRecorder { metrics: Arc::clone(&metrics), known: FxHashSet::default() };
+    let settings = Settings {
+        node: Some("n1".into()),
+        dialect: Dialect::STANDARD,
+        scenarios: vec![Scenario::DefaultDeny(Default::default())],
+        most_edges: 10,
+    };
+    let mut auditor = Auditor::new(settings, Index::default());
+    auditor.interface(IfIndex(11), at(1), vec!["192.0.2.20".parse().unwrap()], at(1));
+    auditor.reset(objects, at(2), &mut recorder);
+    auditor.translated(None, at(10));
+    let mut seen = mk_seen();
+    seen.key.interface = IfIndex(11);
+    seen.key.direction = Direction::Ingress;
+    seen.key.initiator = "198.51.100.1".parse().unwrap();
+    let delta = Counters { attempts: 3, accepted: 3, ..Counters::default() };
+    // And on a port that nothing exposes, the node is the node.
+    let probe = Observation { key: EdgeKey { port: 8080, ..seen.key }, ..seen };
+    auditor.observe(&[Observation { delta, ..seen }, probe], at(10), &mut recorder);
+    metrics.encode().unwrap();
+    let text = metrics.encode().unwrap();
+    let unknown: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("dryfence_unknown_connections_total{")).collect();
+    assert_eq!(unknown, [r#"dryfence_unknown_connections_total{reason="snat"} 3"#]);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::object;
-use crate::model::edge::{EdgeKey, OrientedBy, Protocol};
+use crate::model::edge::{EdgeKey, OrientedBy, Protocol, Scope};
 use crate::model::scenario::DefaultDeny;
 use crate::model::verdict::Verdict;
 use crate::policy::Policy;
@@ -81,6 +81,7 @@ fn mk_seen(interface: IfIndex, direction: Direction, read_at: u64) -> Observatio
             responder: ip(DB),
             port: 5432,
             protocol: Protocol::Tcp,
+            scope: Scope::Address,
         },
         delta,
         first_seen: at(read_at).minus(Duration::from_millis(500)),
@@ -90,6 +91,7 @@ fn mk_seen(interface: IfIndex, direction: Direction, read_at: u64) -> Observatio
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 
@@ -255,6 +257,18 @@ fn a_pod_without_an_interface_is_unobserved_and_not_idle() {
     assert_eq!(names, ["db"]);
     auditor.interface_gone(VETH_WEB);
     assert_eq!(auditor.unobserved().len(), 2);
+
+    auditor.unwatched(VETH_WEB, vec![ip(WEB)], Unobserved::AttachFailed);
+    let expected = |of_web, of_both| {
+        Unobserved::ALL.map(|reason| match reason {
+            Unobserved::AttachFailed => (reason, of_web),
+            Unobserved::NoInterface => (reason, of_both - of_web),
+            _ => (reason, 0),
+        })
+    };
+    assert_eq!(auditor.unobserved_by_reason(), expected(1, 2));
+    auditor.interface(VETH_WEB, at(4), vec![ip(WEB)], at(4));
+    assert_eq!(auditor.unobserved_by_reason(), expected(0, 1));
 }
 
 #[test]

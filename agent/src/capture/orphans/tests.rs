@@ -120,11 +120,12 @@ fn read_last(
     let moment = Moment {
         from: Timestamp::from_nanos(number * 1000),
         ended: Timestamp::from_nanos(number * 1000 + 1000),
-        clock: Clock::measure(),
+        clock: Clock { offset: 0, now: 0 },
         fully_visible: &|_| true,
+        is_estimated: &|_| false,
         is_last: &|_| is_last,
     };
-    orphans.since_last(values, &moment)
+    orphans.since_last(values, &|_| (None, false), &moment)
 }
 
 #[test]
@@ -143,6 +144,41 @@ fn a_connection_is_counted_once_however_many_packets_it_has() {
     assert_eq!((seen.delta.attempts, seen.delta.accepted), (0, 0));
     assert_eq!((seen.delta.packets_to_initiator, seen.delta.bytes_to_initiator), (5, 700));
     assert!(read(&mut orphans, &[(key, more)], 3).observations.is_empty(), "nothing came");
+}
+
+#[test]
+fn a_connection_whose_edge_fell_silent_is_not_counted_again() {
+    let key = mk_key(TCP, SERVER, CLIENT);
+    let edge = edge_key(&key, Direction::Ingress, None);
+    let range = "192.0.2.0/28".parse().unwrap();
+    let folded = edge_key(&key, Direction::Ingress, Some(range));
+    assert_eq!(folded.folded_bits(), 4);
+    for edge in [edge, folded] {
+        let mut orphans = Orphans::default();
+        orphans.fell_silent(vec![(edge, OrientedBy::Handshake)]);
+        assert_eq!(orphans.of_silent_edge(&mk_key(TCP, SERVER + 1, CLIENT), Some(range)), None);
+        let known = orphans.of_silent_edge(&key, Some(range));
+        assert_eq!(known, Some((Direction::Ingress, OrientedBy::Handshake)));
+        let moment = Moment {
+            from: Timestamp::EPOCH,
+            ended: Timestamp::from_nanos(1000),
+            clock: Clock { offset: 0, now: 0 },
+            fully_visible: &|_| true,
+            is_estimated: &|_| false,
+            is_last: &|_| false,
+        };
+        // A keep-alive, and nobody could be asked.
+        let value = OrphanValue { packets_from_pod: 0, ..mk_value(0) };
+        let reading = orphans.since_last(&[(key, value)], &|_| (Some(range), true), &moment);
+        let [seen] = reading.observations[..] else { panic!("{reading:?}") };
+        assert_eq!((seen.key.direction, seen.key.port), (Direction::Ingress, SERVER));
+        assert_eq!((seen.delta.attempts, seen.delta.packets_to_responder), (0, 1));
+    }
+    // Edges of both directions: nobody knows.
+    let mut orphans = Orphans::default();
+    let both = Direction::BOTH.map(|direction| (edge_key(&key, direction, None), OrientedBy::Handshake));
+    orphans.fell_silent(both.to_vec());
+    assert_eq!(orphans.of_silent_edge(&key, None), None);
 }
 
 #[test]

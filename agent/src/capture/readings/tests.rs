@@ -8,7 +8,7 @@ use super::*;
 
 const POD: &str = "192.0.2.10";
 const SERVER: &str = "192.0.2.20";
-const CLOCK: Clock = Clock { offset: 1_000_000 };
+const CLOCK: Clock = Clock { offset: 1_000_000, now: 0 };
 
 fn mk_key(protocol: u8, flags: u8) -> KernelKey {
     let address = |text: &str| from_ip(text.parse::<IpAddr>().unwrap());
@@ -76,4 +76,34 @@ fn a_connection_that_was_answered_was_attempted() {
     // The answers of datagrams: two CPUs may count one twice.
     let value = EdgeValue { attempts: 1, accepted: 2, ..EdgeValue::default() };
     assert_eq!(counters_of(&mk_key(UDP, 0), &value).accepted, 1);
+}
+
+#[test]
+fn an_edge_leaves_after_silence_and_sooner_if_nobody_accepted_it_and_room_is_short() {
+    let leaving = Leaving { idle: Duration::from_secs(600), room: 100 };
+    let second = 1_000_000_000;
+    let leaves = |protocol, accepted, last: u64, quiet: u64, is_pressed| {
+        let value = EdgeValue { accepted, last_to_responder: last, ..EdgeValue::default() };
+        match leaving.leave(&mk_key(protocol, 0), &value, last + quiet * second, is_pressed) {
+            Some(Leave::Idle) => "idle",
+            Some(Leave::Unanswered) => "unanswered",
+            None => "stays",
+        }
+    };
+    for (protocol, accepted, quiet, is_pressed, expected) in [
+        (TCP, 1, 599, true, "stays"),
+        (TCP, 1, 600, false, "idle"),
+        (TCP, 0, 599, false, "stays"),
+        (TCP, 0, 69, true, "stays"),
+        (TCP, 0, 70, true, "unanswered"),
+        (UDP, 0, 70, true, "stays"),
+        (UDP, 0, 125, true, "unanswered"),
+        (UDP, 1, 125, true, "stays"),
+    ] {
+        let case = format!("{protocol} {accepted} {quiet} {is_pressed}");
+        assert_eq!(leaves(protocol, accepted, 5 * second, quiet, is_pressed), expected, "{case}");
+    }
+    // A packet that came after the clock was read.
+    let value = EdgeValue { last_to_responder: 9, ..EdgeValue::default() };
+    assert!(leaving.leave(&mk_key(TCP, 0), &value, 8, true).is_none());
 }

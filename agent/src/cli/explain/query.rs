@@ -193,10 +193,10 @@ pub(super) fn pairs(index: &Index, query: &Query, now: Timestamp) -> Result<Vec<
             }
         }
         (Found::Pods(initiators), other) => {
-            let responder = responder(index, other, query, now);
             for pod in initiators {
+                let responder = responder(index, other, query, pod.node.as_deref(), now);
                 let from = meeting(&pod.addresses, responder.address.as_slice());
-                pairs.push((index.party_of(pod, from), responder.clone()));
+                pairs.push((index.party_of(pod, from), responder));
             }
         }
         (other, Found::Pods(responders)) => {
@@ -206,7 +206,7 @@ pub(super) fn pairs(index: &Index, query: &Query, now: Timestamp) -> Result<Vec<
                 pairs.push((initiator.clone(), index.party_of(pod, at)));
             }
         }
-        (from, to) => pairs.push((initiator(index, from, now), responder(index, to, query, now))),
+        (from, to) => pairs.push((initiator(index, from, now), responder(index, to, query, None, now))),
     }
     Ok(pairs)
 }
@@ -220,10 +220,10 @@ fn initiator(index: &Index, found: &Found, now: Timestamp) -> Party {
     }
 }
 
-/// A responder that is no pod by name.
-fn responder(index: &Index, found: &Found, query: &Query, now: Timestamp) -> Party {
+/// A responder that is no pod by name, for an initiator on the node `client`.
+fn responder(index: &Index, found: &Found, query: &Query, client: Option<&str>, now: Timestamp) -> Party {
     match found {
-        Found::Address(address) => index.party_at(*address, query.port, query.protocol, now),
+        Found::Address(address) => index.party_at(*address, query.port, query.protocol, client, now),
         other => initiator(index, other, now),
     }
 }

@@ -37,6 +37,7 @@ impl Choice {
             ("peer", &args.peer),
             ("verdict", &args.verdict),
             ("scenario", &args.scenario),
+            ("violation", &args.violation),
             ("direction", &args.direction),
             ("cause", &args.cause),
             ("port", &args.port),
@@ -54,7 +55,7 @@ impl Choice {
         let since = args.since.as_deref().map(duration).transpose().context("--since")?;
         words.extend(args.selector.iter().map(|text| format!("-l {text}")));
         words.extend(args.since.iter().map(|text| format!("--since {text}")));
-        let verdicts = !args.verdict.is_empty() || !args.scenario.is_empty();
+        let verdicts = !args.verdict.is_empty() || !args.scenario.is_empty() || !args.violation.is_empty();
         Ok(Self { query, selector, namespaces: args.namespace.clone(), since, words, verdicts })
     }
 
@@ -71,9 +72,10 @@ impl Choice {
         let Flows { list, recorded } = flows;
         ensure!(
             !self.verdicts || !list.scenarios.is_empty(),
-            "--verdict and --scenario need verdicts: name the policies with --manifests, or ask an agent"
+            "--verdict, --scenario and --violation need verdicts: name the policies and segment maps with --manifests, \
+             or ask an agent"
         );
-        self.query.filter.check_scenarios(list).map_err(in_words)?;
+        self.query.filter.check_names(list).map_err(in_words)?;
         let from = self.since.map(|since| list.window.end.minus(since));
         let keep: Vec<bool> = list
             .edges

@@ -1,22 +1,19 @@
-//! Where flows come from: an agent with its own verdicts, or files judged by the policies of manifests.
+//! Where flows come from: an agent with its own answers, or files judged by what manifests declare.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::ensure;
 
 use super::Args;
+use crate::audit::judges::Judges;
 use crate::cli::recording;
 use crate::cli::report;
 use crate::finding::words::moment;
 use crate::history::file::{Header, Recording};
 use crate::model::edge::{Direction, Edge, Protocol};
-use crate::model::record::{
-    EdgeList, EdgeRecord, JudgementRecord, PartyRecord, ScenarioRecord, WindowRecord,
-};
+use crate::model::record::{EdgeList, EdgeRecord, PartyRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
-use crate::policy::Judge;
 use crate::serve::address::Address;
 
 /// Edges with their verdicts, and as they were recorded where that was asked for.
@@ -29,7 +26,7 @@ pub(super) struct Flows {
 
 /// Reads what the arguments name. `whole`: also as it was recorded.
 pub(super) fn read(args: &Args, addresses: &[Address], whole: bool) -> anyhow::Result<Flows> {
-    let timeout = Duration::from_secs(args.request_timeout);
+    let timeout = args.ask.timeout();
     if !args.flows.is_empty() {
         let recording = recording::read(&args.flows, &[], timeout)?;
         return judged(args, recording);
@@ -46,7 +43,7 @@ pub(super) fn read(args: &Args, addresses: &[Address], whole: bool) -> anyhow::R
     Ok(with_recording(list, recording::read(&[], addresses, timeout)?))
 }
 
-/// Recorded edges, judged if there is something to judge them by.
+/// Recorded edges, judged if there is something to judge them by: as an agent would have judged them.
 fn judged(args: &Args, recording: Recording) -> anyhow::Result<Flows> {
     let cluster = recording::cluster(&args.manifests, "manifests")?;
     let header = recording.header;
@@ -69,23 +66,25 @@ fn judged(args: &Args, recording: Recording) -> anyhow::Result<Flows> {
     };
     list.warnings.extend(header.gaps.iter().map(gap));
     list.warnings.extend(cluster.warnings);
-    let mut judges = Vec::new();
-    if !args.manifests.is_empty() {
-        let dialect = recording::dialect(args.dialect, &recording.dialects)?;
-        list.dialect = dialect.to_string();
-        let policies = recording::policies(&cluster.objects);
-        for scenario in [Scenario::Enforced, args.default_deny.scenario()] {
-            judges.push(Judge::new(&policies, dialect, &scenario));
-            let name = scenario.name().to_owned();
-            list.scenarios.push(ScenarioRecord { name, description: scenario.to_string() });
-        }
+    let edges = recording.edges;
+    if args.manifests.is_empty() {
+        list.edges = edges.iter().map(|edge| EdgeRecord::new(edge, std::iter::empty())).collect();
+        return Ok(Flows { list, recorded: Some((header, edges)) });
     }
-    for edge in &recording.edges {
-        let given: Vec<_> =
-            judges.iter_mut().map(|judge| (judge.scenario_name(), judge.judge(&edge.connection()))).collect();
-        list.edges.push(EdgeRecord::new(edge, given.iter().map(|(name, judgement)| (*name, judgement))));
-    }
-    Ok(Flows { list, recorded: Some((header, recording.edges)) })
+    let dialect = recording::dialect(args.dialect, &recording.dialects)?;
+    list.dialect = dialect.to_string();
+    let scenarios = [Scenario::Enforced, args.default_deny.scenario()];
+    let record = |scenario: &Scenario| ScenarioRecord {
+        name: scenario.name().to_owned(),
+        description: scenario.to_string(),
+    };
+    list.scenarios = scenarios.iter().map(record).collect();
+    let mut judges = Judges::of_recording(&scenarios, dialect, &cluster.objects, &edges, header.end);
+    list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge, &scenarios)).collect();
+    // After the edges: which of them are in two segments is known only now.
+    list.segment_maps = judges.segment_maps();
+    list.exception_findings = judges.exception_findings();
+    Ok(Flows { list, recorded: Some((header, edges)) })
 }
 
 /// What makes an edge of the list and one of the recording the same.
@@ -96,18 +95,18 @@ fn key(edge: &EdgeRecord) -> Key {
     ([end(&edge.initiator), end(&edge.responder)], edge.port, edge.protocol, edge.direction)
 }
 
-/// The recorded edges with the agent's verdicts. An edge that came after the list has none.
-fn with_recording(mut list: EdgeList, recording: Recording) -> Flows {
-    type Verdicts = std::collections::BTreeMap<String, JudgementRecord>;
-    let mut verdicts: HashMap<Key, VecDeque<Verdicts>> = HashMap::new();
+/// The recorded edges with the agent's answers. An edge that came after the list has none.
+pub(super) fn with_recording(mut list: EdgeList, recording: Recording) -> Flows {
+    let mut answers: HashMap<Key, VecDeque<EdgeRecord>> = HashMap::new();
     for edge in std::mem::take(&mut list.edges) {
-        verdicts.entry(key(&edge)).or_default().push_back(edge.verdicts);
+        answers.entry(key(&edge)).or_default().push_back(edge);
     }
     for edge in &recording.edges {
         let mut record = EdgeRecord::new(edge, std::iter::empty());
         // A pod that was relabelled has several, in the same order in both answers.
-        let given = verdicts.get_mut(&key(&record)).and_then(VecDeque::pop_front);
-        record.verdicts = given.unwrap_or_default();
+        if let Some(given) = answers.get_mut(&key(&record)).and_then(VecDeque::pop_front) {
+            (record.verdicts, record.segments) = (given.verdicts, given.segments);
+        }
         list.edges.push(record);
     }
     Flows { list, recorded: Some((recording.header, recording.edges)) }

@@ -1,6 +1,7 @@
 //! One line of a list of flows: a connection between workloads, or (wide) an edge as one pod saw it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 
@@ -9,7 +10,7 @@ use crate::finding::{End, Link};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, OrientedBy, Protocol};
 use crate::model::outcome::Outcome;
-use crate::model::record::{EdgeList, EdgeRecord, PartyRecord};
+use crate::model::record::{EdgeList, EdgeRecord, PartyRecord, SegmentRecord};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 
@@ -87,6 +88,8 @@ pub(super) struct Row {
     pub(super) connections: u64,
     pub(super) failed: u64,
     pub(super) bytes: u64,
+    /// Whether they are an estimate.
+    pub(super) estimated: bool,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) cause: Cause,
@@ -96,8 +99,48 @@ pub(super) struct Row {
     pub(super) oriented_by: Option<OrientedBy>,
     /// One for each scenario of the list.
     pub(super) answers: Vec<Answer>,
+    /// What segment maps say against it.
+    pub(super) crossings: Crossings,
     /// Why the first scenario does not allow it.
     pub(super) reason: String,
+}
+
+/// What segment maps say against a line: violations and what cannot be told, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Crossings(BTreeSet<(Verdict, String, String)>);
+
+impl Crossings {
+    fn of<'a>(told: impl Iterator<Item = &'a SegmentRecord>) -> Self {
+        let name = |segment: &Option<String>| segment.as_deref().unwrap_or("(no segment)").to_owned();
+        let line = |told: &SegmentRecord| {
+            let way = format!("{} → {}", name(&told.from), name(&told.to));
+            match (told.is_violation(), told.excepted) {
+                (true, false) => Some((Verdict::Deny, told.map.clone(), way)),
+                // Known: told, but no more than that.
+                (true, true) => Some((Verdict::Allow, format!("{} (excepted)", told.map), way)),
+                (false, _) if told.is_unknown() => {
+                    Some((Verdict::Unknown, format!("{} (unknown)", told.map), way))
+                }
+                (false, _) => None,
+            }
+        };
+        Self(told.filter_map(line).collect())
+    }
+
+    /// The maps' names; `wide`: also between which segments.
+    pub(super) fn in_words(&self, wide: bool) -> String {
+        let word = |(_, map, way): &(Verdict, String, String)| {
+            if wide { format!("{map}: {way}") } else { map.clone() }
+        };
+        let words: BTreeSet<String> = self.0.iter().map(word).collect();
+        if words.is_empty() { "-".to_owned() } else { words.into_iter().collect::<Vec<_>>().join(", ") }
+    }
+
+    /// What colours it; nothing where all of it is excepted.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        let verdicts = self.0.iter().map(|(verdict, ..)| *verdict).filter(|one| *one != Verdict::Allow);
+        verdicts.max_by_key(|verdict| grave(Some(*verdict)))
+    }
 }
 
 impl Row {
@@ -126,12 +169,17 @@ impl Row {
                 connections: seen.connections,
                 failed: seen.attempts.saturating_sub(seen.connections),
                 bytes: bytes.fold(0, u64::saturating_add),
+                estimated: link.all_pairs().flat_map(|pair| pair.records()).any(|edge| edge.estimated),
                 first: seen.first,
                 last: seen.last,
                 cause: link.cause,
                 direction: None,
                 oriented_by: None,
                 answers: list.scenarios.iter().map(answer).collect(),
+                crossings: Crossings::of(
+                    link.all_pairs()
+                        .flat_map(|pair| pair.segment_maps().filter_map(|map| pair.crossing(map))),
+                ),
                 reason: String::new(),
             }
         };
@@ -158,12 +206,14 @@ impl Row {
             connections: outcome.connections,
             failed: edge.counters.attempts.saturating_sub(outcome.connections),
             bytes: edge.counters.bytes(),
+            estimated: edge.estimated,
             first: edge.first_seen,
             last: edge.last_seen,
             cause: edge.cause,
             direction: Some(edge.direction),
             oriented_by: Some(edge.oriented_by),
             answers: list.scenarios.iter().map(answer).collect(),
+            crossings: Crossings::of(edge.segments.iter()),
             reason: reason.unwrap_or_default(),
         }
     }
@@ -256,7 +306,7 @@ fn place(end: &End) -> String {
 
 /// `shop/pod/web-0 (192.0.2.11)`.
 fn party(party: &PartyRecord) -> String {
-    let address = party.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let address = party.address_text().map(|address| format!(" ({address})")).unwrap_or_default();
     let kind = party.kind.to_lowercase();
     match (&party.namespace, &party.name, party.kind.as_str()) {
         (Some(namespace), Some(name), kind) => format!("{namespace}/{}/{name}{address}", short_kind(kind)),

@@ -21,6 +21,8 @@ const SHORTEST: usize = 12;
 
 /// The first columns: initiator and responder.
 const ENDS: usize = 2;
+/// The least columns that the title of a scenario is shortened to, where its verdicts need no more.
+const TITLE: usize = 8;
 
 /// A cell and the verdict that colours it.
 type Cell = (String, Option<Verdict>);
@@ -46,6 +48,9 @@ fn columns(list: &EdgeList, wide: bool) -> Vec<(String, u8)> {
     let mut columns: Vec<(String, u8)> =
         columns.into_iter().map(|(name, order)| (name.to_owned(), order)).collect();
     columns.extend(list.scenarios.iter().map(|scenario| (scenario.name.to_uppercase(), 0)));
+    if !list.segment_maps.is_empty() {
+        columns.push(("VIOLATES".to_owned(), 0));
+    }
     if wide && !list.scenarios.is_empty() {
         columns.push(("REASON".to_owned(), 0));
     }
@@ -63,10 +68,11 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     if wide {
         let direction = row.direction.map_or("", |direction| direction.as_str());
         let known_by = row.oriented_by.map_or("", |by| by.as_str());
+        let bytes = if row.estimated { format!("~{}", row.bytes) } else { row.bytes.to_string() };
         cells.extend([
             direction.to_owned(),
             known_by.to_owned(),
-            row.bytes.to_string(),
+            bytes,
             row.first_moment(),
             moment(row.last),
         ]);
@@ -76,6 +82,9 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     cells.push(row.cause.to_string());
     let mut cells: Vec<Cell> = cells.into_iter().map(|text| (text, None)).collect();
     cells.extend(row.answers.iter().map(|answer| (answer.in_words(), answer.verdict)));
+    if !list.segment_maps.is_empty() {
+        cells.push((row.crossings.in_words(wide), row.crossings.verdict()));
+    }
     if wide && !list.scenarios.is_empty() {
         cells.push((row.reason.clone(), None));
     }
@@ -125,13 +134,15 @@ impl Table {
         if fresh.is_empty() {
             return String::new();
         }
-        let titles = headers.then_some(&columns);
-        self.grow(&columns, titles.is_some(), &fresh);
-        if first && let Some(width) = width {
-            self.fit(&columns, &fresh, width);
-        }
         if self.brief {
             fresh.iter_mut().for_each(|cells| shorten_ends(cells));
+        }
+        self.grow(&columns, headers, &fresh);
+        if first && let Some(width) = width {
+            self.fit(&columns, &fresh, width);
+            if self.brief {
+                fresh.iter_mut().for_each(|cells| shorten_ends(cells));
+            }
         }
         let mut text = String::new();
         if first && headers {
@@ -144,20 +155,23 @@ impl Table {
         text
     }
 
+    /// Makes room for these rows; where the terminal bounds it, only as far as it has room.
     fn grow(&mut self, columns: &[(String, u8)], headers: bool, rows: &[Vec<Cell>]) {
         let first = self.widths.is_empty();
         self.widths.resize(columns.len(), 0);
-        for (at, width) in self.widths.iter_mut().enumerate() {
-            let title = columns.get(at).filter(|_| headers).map_or(0, |(name, _)| name.width());
+        for (at, (title, _)) in columns.iter().enumerate() {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|(text, _)| text.width());
-            // Where the terminal bounds them, widths stay as they first were.
-            if first || (self.look.width.is_none() && *width > 0) {
-                *width = cells.chain([title]).fold(*width, usize::max);
-            }
+            let title = if headers && first { title.width() } else { 0 };
+            let wanted = cells.fold(title, usize::max);
+            let room = self.look.width.filter(|_| !first).map(|room| room.saturating_sub(self.total()));
+            let Some(width) = self.widths.get_mut(at).filter(|width| first || **width > 0) else { continue };
+            let more = wanted.saturating_sub(*width);
+            *width += room.map_or(more, |room| more.min(room));
         }
     }
 
-    /// Gives up the cause, takes brief names, gives up more columns, then shortens the ends, until a line fits.
+    /// Gives up the cause, takes brief names, gives up more columns, then shortens the scenarios' titles and the
+    /// ends, until a line fits.
     fn fit(&mut self, columns: &[(String, u8)], rows: &[Vec<Cell>], room: usize) {
         let mut order: Vec<(u8, usize)> = columns
             .iter()
@@ -182,6 +196,15 @@ impl Table {
         for at in given_up {
             self.give_up(Some(at), room);
         }
+        let past_ends = columns.iter().enumerate().skip(ENDS).filter(|(_, (_, order))| *order == 0);
+        for (at, _) in past_ends {
+            let over = self.total().saturating_sub(room);
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|(text, _)| text.width());
+            let least = cells.fold(TITLE, usize::max);
+            if let Some(width) = self.widths.get_mut(at).filter(|width| **width > least) {
+                *width = width.saturating_sub(over).max(least);
+            }
+        }
         while self.total() > room {
             let ends = self.widths.get_mut(..ENDS).unwrap_or_default();
             let Some(longest) = ends.iter_mut().max().filter(|width| **width > SHORTEST) else { return };
@@ -204,7 +227,8 @@ impl Table {
     fn line(&self, text: &mut String, cells: &[Cell]) {
         let start = text.len();
         for ((cell, verdict), width) in cells.iter().zip(&self.widths).filter(|(_, width)| **width > 0) {
-            let shown = shortened(cell, if self.look.width.is_some() { *width } else { usize::MAX });
+            let room = if self.look.width.is_some() { *width } else { usize::MAX };
+            let shown = if self.brief { shortened_name(cell, room) } else { shortened(cell, room) };
             let pad = (width + self.gap).saturating_sub(shown.width());
             let style = style(*verdict);
             text.push_str(&format!("{style}{shown}{style:#}{:pad$}", ""));
@@ -235,6 +259,18 @@ fn style(verdict: Option<Verdict>) -> Style {
         Some(Verdict::Deny) => AnsiColor::Red.on_default(),
         Some(Verdict::Unknown) => AnsiColor::Yellow.on_default(),
     }
+}
+
+/// `data-…/postgresql` of `data-layer/postgresql`: where something must go, the namespace goes first.
+fn shortened_name(text: &str, room: usize) -> String {
+    let whole = || shortened(text, room);
+    let Some((namespace, name)) = text.split_once('/').filter(|_| text.width() > room) else {
+        return whole();
+    };
+    // One letter and the dots of the namespace, the slash, the name.
+    let Some(kept) = room.checked_sub(name.width() + 2).filter(|kept| *kept > 0) else { return whole() };
+    let start: String = namespace.chars().take(kept).collect();
+    format!("{start}…/{name}")
 }
 
 /// Without its middle, where it is too long: the namespace and the end of the name tell most.
@@ -290,5 +326,15 @@ pub(super) fn notes(list: &EdgeList, all: bool) -> Vec<String> {
         notes.push(format!("{pods} could not be observed: {}", window.unobserved.join(", ")));
     }
     notes.extend(list.warnings.iter().map(|warning| format!("warning: {warning}")));
+    let refused = list.segment_maps.iter().filter(|map| !map.in_force);
+    notes.extend(
+        refused.map(|map| {
+            format!("warning: segment map {} is not in force, nothing was judged by it", map.name)
+        }),
+    );
+    // What is written in an exception is a warning already; that it has expired is not.
+    let told = |finding: &str| list.warnings.iter().any(|warning| warning.contains(finding));
+    let wrong = list.exception_findings.iter().filter(|found| !told(&found.finding));
+    notes.extend(wrong.map(|found| format!("warning: {}: {}", found.exception, found.finding)));
     notes
 }

@@ -169,7 +169,7 @@ fn bad_values_are_named_by_their_argument() {
         assert!(error.starts_with(problem), "{error}");
     }
     let unjudged = error_of(&mk_args(&["--flows", &shop.flows, "--verdict", "deny"]));
-    assert!(unjudged.contains("name the policies with --manifests"), "{unjudged}");
+    assert!(unjudged.contains("name the policies and segment maps with --manifests"), "{unjudged}");
     let judged_twice = error_of(&mk_args(&["--manifests", &shop.manifests]));
     assert!(judged_twice.contains("an agent's edges come with its own verdicts"), "{judged_twice}");
     assert!(Cli::try_parse_from(["flows", "-n", "a", "-A"]).is_err());
@@ -329,10 +329,118 @@ fn watching_prints_what_changed_and_nothing_else() {
 fn a_truncated_or_newer_file_shows_nothing() {
     let shop = Shop::new();
     let whole = fs::read_to_string(&shop.flows).unwrap();
-    fs::write(&shop.flows, whole.replace("\"version\":1", "\"version\":2")).unwrap();
+    fs::write(&shop.flows, whole.replace("\"version\":2", "\"version\":3")).unwrap();
     let newer = error_of(&shop.judged(&[]));
-    assert!(newer.contains("holds version 2 of the format"), "{newer}");
+    assert!(newer.contains("holds version 3 of the format"), "{newer}");
     fs::write(&shop.flows, &whole[..whole.len() - 30]).unwrap();
     let cut = error_of(&shop.judged(&[]));
     assert!(cut.contains("truncated"), "{cut}");
+}
+
+/// web is forbidden to reach api, and nobody to reach what is not there; one exception is over.
+const SEGMENTS: &str = "
+apiVersion: dryfence.io/v1alpha1
+kind: SegmentMap
+metadata: {name: tiers}
+spec:
+  segments:
+  - {name: edge, members: [{podSelector: {matchLabels: {tier: edge}}}]}
+  - {name: app, members: [{podSelector: {matchLabels: {tier: app}}}]}
+  unassigned: Ignore
+---
+apiVersion: dryfence.io/v1alpha1
+kind: SegmentMap
+metadata: {name: broken}
+spec: {segments: [{name: edge, members: [{entity: moon}]}]}
+---
+apiVersion: dryfence.io/v1alpha1
+kind: EdgeException
+metadata: {name: known, namespace: shop}
+spec: {scenario: enforced, to: [{workload: {kind: Deployment, name: db}}], reason: r, expiresAt: \"2026-01-01T00:00:00Z\"}
+";
+
+#[test]
+fn what_is_recorded_is_judged_by_maps_and_exceptions_as_it_was_live() {
+    let shop = Shop::new();
+    fs::write(shop.folder.path().join("policies/segments.yaml"), SEGMENTS).unwrap();
+    let args = shop.judged(&[]);
+    let flows = flows_of(&args);
+    let in_force: Vec<_> = flows.list.segment_maps.iter().map(|map| (&*map.name, map.in_force)).collect();
+    assert_eq!(in_force, [("broken", false), ("tiers", true)]);
+    let violating =
+        flows.list.edges.iter().filter(|edge| edge.segments.iter().any(|told| told.is_violation()));
+    assert_eq!(violating.map(|edge| edge.port).collect::<Vec<_>>(), [8080]);
+    assert_eq!(ports(&shop.judged(&["--violation", "tiers"])), [8080]);
+    assert_eq!(ports(&shop.judged(&["--violation", "true", "--port", "53"])), [] as [u16; 0]);
+    assert!(
+        error_of(&shop.judged(&["--violation", "tier"])).contains("\"tier\" is none of true, broken, tiers")
+    );
+    assert!(error_of(&mk_args(&["--flows", &shop.flows, "--violation", "true"])).contains("need verdicts"));
+    insta::assert_snapshot!(shown(&args, Some(100)));
+    let wide = shown(&shop.judged(&["-o", "wide", "--violation", "tiers"]), None);
+    assert!(wide.contains("tiers: edge → app"), "{wide}");
+    let notes = table::notes(&flows.list, false).join("\n");
+    for told in ["spec.segments[0].members[0].entity", "broken is not in force", "EdgeException/shop/known: "]
+    {
+        assert_eq!(notes.matches(told).count(), 1, "{told} in:\n{notes}");
+    }
+}
+
+#[test]
+fn what_an_agents_maps_say_stays_beside_its_recording() {
+    let mut list = mk_judged_shop();
+    let forbidden = crate::model::record::SegmentRecord {
+        map: "tiers".to_owned(),
+        from: Some("edge".to_owned()),
+        to: Some("app".to_owned()),
+        verdict: "Violation".to_owned(),
+        rule: None,
+        severity: "Warning".to_owned(),
+        code: "no-rule".to_owned(),
+        reason: "no rule".to_owned(),
+        excepted: false,
+        exception: None,
+    };
+    list.edges[0].segments = vec![forbidden.clone()];
+    let port = list.edges[0].port;
+    let shop = Shop::new();
+    let recording = read_files(&[PathBuf::from(&shop.flows)]).unwrap();
+    let flows = input::with_recording(list, recording);
+    let kept: Vec<_> = flows.list.edges.iter().filter(|edge| !edge.segments.is_empty()).collect();
+    assert_eq!((kept.len(), kept[0].port, &kept[0].segments), (1, port, &vec![forbidden]));
+}
+
+#[test]
+fn a_table_that_grows_uses_the_room_there_is_and_no_more() {
+    let shop = Shop::new();
+    let args = shop.judged(&[]);
+    for room in [70, 80, 200] {
+        let mut flows = flows_of(&args);
+        let all = std::mem::take(&mut flows.list.edges);
+        let mut watched = Watched::new(look(&args, Some(room)));
+        let mut lines = String::new();
+        for edge in all {
+            flows.list.edges.push(edge);
+            lines.push_str(&watched.update(&flows, &args).unwrap());
+        }
+        let lines = anstream::adapter::strip_str(&lines).to_string();
+        assert!(lines.lines().all(|line| line.width() <= room), "{room}:\n{lines}");
+        let last = if room == 200 { "kube-system/deploy/coredns" } else { "coredns" };
+        assert!(lines.contains(last), "{room}:\n{lines}");
+    }
+}
+
+#[test]
+fn on_a_narrow_terminal_namespaces_are_shortened_before_names() {
+    let mut interner = Interner::default();
+    let web = mk_pod(&mut interner, "myapp-staging", "my-web-client", "edge", "192.0.2.11");
+    let db = mk_pod(&mut interner, "data-layer", "postgresql", "app", "192.0.2.12");
+    let edges = [mk_edge(&web, &db, 5432, Cause::CrossNamespace, 24)];
+    let shop = Shop::new();
+    fs::write(&shop.flows, mk_file(&mk_header(), &edges)).unwrap();
+    fs::write(shop.folder.path().join("policies/segments.yaml"), SEGMENTS).unwrap();
+    let shown = shown(&shop.judged(&[]), Some(80));
+    assert!(shown.contains("m…/my-web-client"), "{shown}");
+    assert!(shown.contains("/postgresql") && shown.contains(" DEF…DENY "), "{shown}");
+    assert!(shown.lines().all(|line| line.width() <= 80), "{shown}");
 }

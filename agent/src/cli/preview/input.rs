@@ -4,7 +4,6 @@ use std::env;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -126,7 +125,7 @@ pub(super) fn base(args: &Args) -> anyhow::Result<Objects> {
 
 /// What was recorded, from files and agents together.
 pub(super) fn recording(args: &Args) -> anyhow::Result<Recording> {
-    recording::read(&args.flows, &args.agent, Duration::from_secs(args.request_timeout))
+    recording::read(&args.flows, &args.agent, args.ask.timeout())
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::words::{self, Section, decided};
+use super::words::{self, Section, Violations, decided};
 use crate::cli::report::markdown::escaped;
-use crate::finding::Denial;
-use crate::finding::words::{moment, short_port};
+use crate::finding::words::{count, moment, segments as segments_in_words, short_port};
+use crate::finding::{Denial, SegmentCrossing};
 use crate::preview::{Finding, Preview, Side};
 
 /// The preview in Markdown (GitHub's).
@@ -18,9 +18,11 @@ pub(super) fn render(preview: &Preview, headers: bool) -> Result<String, fmt::Er
         writeln!(text, "## dryfence preview: {}\n", words::headline(preview))?;
         writeln!(text, "> {}.\n", escaped(&sentence_case(&preview.confidence)))?;
     }
-    for section in words::sections(preview) {
-        section_lines(&mut text, &section)?;
-    }
+    let (quiet, loud): (Vec<_>, Vec<_>) =
+        words::sections(preview).into_iter().partition(|section| section.quiet);
+    loud.iter().try_for_each(|section| section_lines(&mut text, section))?;
+    words::violations(preview).iter().try_for_each(|section| violation_lines(&mut text, section))?;
+    quiet.iter().try_for_each(|section| section_lines(&mut text, section))?;
     if headers {
         text.push_str("<details><summary>What this rests on</summary>\n\n| | |\n|---|---|\n");
         for (name, value) in words::header(preview).iter().filter(|(name, _)| *name != "confidence") {
@@ -37,7 +39,7 @@ fn sentence_case(text: &str) -> String {
 }
 
 fn section_lines(text: &mut String, section: &Section<'_>) -> fmt::Result {
-    let heading = format!("{} ({})", sentence_case(section.name), section.amount_in_words());
+    let heading = format!("{} ({})", sentence_case(section.name), words::amount_in_words(section.amount));
     if section.quiet {
         writeln!(text, "<details><summary>{heading}</summary>\n")?;
     } else {
@@ -58,6 +60,29 @@ fn section_lines(text: &mut String, section: &Section<'_>) -> fmt::Result {
     Ok(())
 }
 
+fn violation_lines(text: &mut String, section: &Violations<'_>) -> fmt::Result {
+    writeln!(text, "### {} ({})\n", sentence_case(section.name), words::amount_in_words(section.amount))?;
+    for (map, pairs) in &section.maps {
+        for pair in *pairs {
+            let segments = escaped(&segments_in_words(pair));
+            writeln!(text, "**{}: {segments}** ({})\n", escaped(&map.map), map.severity)?;
+            for SegmentCrossing { initiator, responder, port, protocol, connections, reason, .. } in
+                &pair.crossings
+            {
+                let (port, seen) = (short_port(*port, *protocol), count(*connections, "connection"));
+                writeln!(
+                    text,
+                    "- `{initiator}` → `{responder}` **{port}**: {seen}; {}: {}",
+                    section.why,
+                    escaped(reason)
+                )?;
+            }
+            text.push('\n');
+        }
+    }
+    Ok(())
+}
+
 fn item(text: &mut String, finding: &Finding, quiet: bool) -> fmt::Result {
     let port = short_port(finding.port, finding.protocol);
     let (first, last) = (moment(finding.first_seen), moment(finding.last_seen));
@@ -68,6 +93,9 @@ fn item(text: &mut String, finding: &Finding, quiet: bool) -> fmt::Result {
         finding.responder,
         words::seen(finding)
     )?;
+    if let Some(exception) = &finding.exception {
+        writeln!(text, "  - muted by {}", escaped(&words::exception(exception)))?;
+    }
     finding.sides.iter().try_for_each(|side| side_lines(text, side, quiet))
 }
 

@@ -124,10 +124,48 @@ fn as_json_lines_and_names() {
     assert!(!words::json_lines(&preview, false).unwrap().contains("\"header\""));
 }
 
+/// Maps and an exception beside the policies: what is crossed newly and no longer, and what is muted.
+fn mk_segments_preview() -> Preview {
+    let map = |web: &str| {
+        format!(
+            "---\napiVersion: dryfence.io/v1alpha1\nkind: SegmentMap\nmetadata: {{name: tiers}}\nspec: {{segments: \
+             [{{name: web, members: [{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {web}}}}}, \
+             podSelector: {{matchLabels: {{app: web}}}}}}]}}, {{name: core, members: [{{podSelector: {{matchExpressions: \
+             [{{key: app, operator: In, values: [api, qdrant]}}]}}}}]}}], unassigned: Ignore, severity: Critical}}\n"
+        )
+    };
+    let exception = "---\napiVersion: dryfence.io/v1alpha1\nkind: EdgeException\nmetadata: {name: known, namespace: \
+                     shop}\nspec: {scenario: enforced, to: [{workload: {kind: Deployment, name: api}}], reason: the \
+                     move in June, ticket: SHOP-7}\n";
+    let mut world = World::new();
+    world.edge("shop/web", "shop/api", 8080, 12);
+    world.edge("data/web", "data/qdrant", 6333, 30);
+    world.preview(&(BASE.to_owned() + &map("shop")), &(CANDIDATE.to_owned() + &map("data") + exception))
+}
+
+#[test]
+fn segments_and_exceptions_at_80_columns() {
+    insta::assert_snapshot!(plain(&mk_segments_preview(), 80, false));
+}
+
+#[test]
+fn segments_and_exceptions_in_markdown_and_json_lines() {
+    let preview = mk_segments_preview();
+    insta::assert_snapshot!(markdown::render(&preview, true).unwrap());
+    let lines = words::json_lines(&preview, false).unwrap();
+    let changes: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["change"].to_string())
+        .collect();
+    assert_eq!(changes, ["\"newly-denied\"", "\"excepted\"", "\"new-violation\"", "\"gone-violation\""]);
+}
+
 #[test]
 fn no_line_is_wider_than_the_terminal_and_no_preview_says_safe() {
     let mut empty = World::new();
-    for preview in [mk_preview(), empty.preview(BASE, CANDIDATE), empty.preview("", "")] {
+    let previews =
+        [mk_preview(), mk_segments_preview(), empty.preview(BASE, CANDIDATE), empty.preview("", "")];
+    for preview in previews {
         for width in [40, 60, 80, 100, 200] {
             let shown = plain(&preview, width, true);
             for line in shown.lines().take_while(|line| !line.starts_with("Policies that")) {

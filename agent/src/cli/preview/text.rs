@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use anstyle::{AnsiColor, Style};
 
-use super::words::{self, Section, decided};
+use super::words::{self, Section, Violations, decided};
 use crate::cli::layout::{NO_BREAK, Page, Span, span, width_of};
-use crate::finding::words::{moment, moment_on, short_port};
-use crate::finding::{Denial, End};
-use crate::model::edge::Direction;
+use crate::finding::words::{count, moment, moment_on, segments as segments_in_words, short_port};
+use crate::finding::{Denial, End, SegmentCrossing};
+use crate::model::edge::{Direction, Protocol};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 use crate::preview::{Finding, Preview, Side};
@@ -51,9 +51,12 @@ pub(super) fn render(preview: &Preview, look: Look) -> String {
         page.blank();
         page.paragraph(0, 2, &[span(BOLD, words::headline(preview))]);
     }
-    for section in words::sections(preview) {
-        section_lines(&mut page, &section, preview.window.start, look);
-    }
+    let (quiet, loud): (Vec<_>, Vec<_>) =
+        words::sections(preview).into_iter().partition(|section| section.quiet);
+    let day = preview.window.start;
+    loud.iter().for_each(|section| section_lines(&mut page, section, day, look));
+    words::violations(preview).iter().for_each(|section| violation_lines(&mut page, section, day, look));
+    quiet.iter().for_each(|section| section_lines(&mut page, section, day, look));
     if look.wide {
         policies(&mut page, preview);
     }
@@ -63,7 +66,11 @@ pub(super) fn render(preview: &Preview, look: Look) -> String {
 fn section_lines(page: &mut Page, section: &Section<'_>, day: Timestamp, look: Look) {
     page.blank();
     let name = section.name.to_uppercase();
-    page.paragraph(0, 2, &[span(BOLD, name), span(PLAIN, "  "), span(PLAIN, section.amount_in_words())]);
+    page.paragraph(
+        0,
+        2,
+        &[span(BOLD, name), span(PLAIN, "  "), span(PLAIN, words::amount_in_words(section.amount))],
+    );
     let most = if section.quiet && !look.wide { QUIET } else { usize::MAX };
     let mut shown = 0;
     for group in section.groups {
@@ -89,6 +96,33 @@ fn section_lines(page: &mut Page, section: &Section<'_>, day: Timestamp, look: L
     }
 }
 
+fn violation_lines(page: &mut Page, section: &Violations<'_>, day: Timestamp, look: Look) {
+    page.blank();
+    let amount = words::amount_in_words(section.amount);
+    let name = section.name.to_uppercase();
+    page.paragraph(0, 2, &[span(BOLD, name), span(PLAIN, "  "), span(PLAIN, amount)]);
+    let show = |time| if look.wide { moment(time) } else { moment_on(time, day) };
+    for (map, pairs) in &section.maps {
+        for pair in *pairs {
+            page.blank();
+            let severity = format!("  ({})", map.severity);
+            let name = format!("{}: {}", map.map, segments_in_words(pair));
+            page.paragraph(2, 4, &[span(BOLD, name), span(DIM, severity)]);
+            for crossing in &pair.crossings {
+                let SegmentCrossing { initiator, responder, port, protocol, .. } = crossing;
+                let seen = count(crossing.connections, "connection");
+                let moments = [crossing.first_seen, crossing.last_seen].map(show);
+                head_lines(page, head(initiator, responder, *port, *protocol), seen, moments);
+                page.paragraph(
+                    INDENT,
+                    TEXT,
+                    &[span(DENIED, format!("{:<9}", section.why)), span(PLAIN, &crossing.reason)],
+                );
+            }
+        }
+    }
+}
+
 /// Text that stays on one line.
 fn unbroken(text: &str) -> String {
     text.replace(' ', &NO_BREAK.to_string())
@@ -96,30 +130,39 @@ fn unbroken(text: &str) -> String {
 
 fn finding_lines(page: &mut Page, finding: &Finding, day: Timestamp, look: Look) {
     let show = |time| if look.wide { moment(time) } else { moment_on(time, day) };
-    let head: Vec<Span> = vec![
-        span(PLACE, finding.initiator.to_string()),
+    let head = head(&finding.initiator, &finding.responder, finding.port, finding.protocol);
+    head_lines(page, head, words::seen(finding), [finding.first_seen, finding.last_seen].map(show));
+    if look.wide {
+        let seen = format!("{} → {}", addresses(&finding.initiator), addresses(&finding.responder));
+        page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, seen)]);
+    }
+    if let Some(exception) = &finding.exception {
+        page.paragraph(INDENT, TEXT, &[span(DIM, "muted    "), span(PLAIN, words::exception(exception))]);
+    }
+    for side in &finding.sides {
+        side_lines(page, side, look);
+    }
+}
+
+fn head(initiator: &End, responder: &End, port: u16, protocol: Protocol) -> Vec<Span> {
+    vec![
+        span(PLACE, initiator.to_string()),
         span(PLAIN, " → "),
-        span(PLACE, finding.responder.to_string()),
+        span(PLACE, responder.to_string()),
         span(PLAIN, "  "),
-        span(BOLD, unbroken(&short_port(finding.port, finding.protocol))),
-    ];
-    let tail: Vec<Span> = vec![
-        span(BOLD, words::seen(finding)),
-        span(DIM, format!(", first {}, last {}", show(finding.first_seen), show(finding.last_seen))),
-    ];
+        span(BOLD, unbroken(&short_port(port, protocol))),
+    ]
+}
+
+/// A connection with what was seen of it: on one line, where there is room.
+fn head_lines(page: &mut Page, head: Vec<Span>, seen: String, [first, last]: [String; 2]) {
+    let tail: Vec<Span> = vec![span(BOLD, seen), span(DIM, format!(", first {first}, last {last}"))];
     if 2 + width_of(&head) + 3 + width_of(&tail) <= page.width() {
         let line: Vec<Span> = head.into_iter().chain([span(PLAIN, "   ")]).chain(tail).collect();
         page.paragraph(2, INDENT, &line);
     } else {
         page.paragraph(2, INDENT, &head);
         page.paragraph(INDENT, INDENT, &tail);
-    }
-    if look.wide {
-        let seen = format!("{} → {}", addresses(&finding.initiator), addresses(&finding.responder));
-        page.paragraph(INDENT, TEXT, &[span(DIM, "seen     "), span(DIM, seen)]);
-    }
-    for side in &finding.sides {
-        side_lines(page, side, look);
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::segments::{Excepted, SegmentFindings, excepted, segments};
+use super::excepted::{Excepted, excepted};
 use super::words;
 use crate::finding::words::{edge, title};
-use crate::finding::{Denial, End, Link, Pair, Seen};
+use crate::finding::{Denial, End, Link, Pair, Seen, SegmentFindings};
 use crate::model::cause::Cause;
 use crate::model::edge::{Direction, Protocol};
-use crate::model::record::{DecisionRecord, EdgeList, LossRecord};
+use crate::model::record::{DecisionRecord, EdgeList, LossRecord, SegmentMapRecord};
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 
@@ -140,7 +140,7 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
     let groups = scenarios.iter_mut().flat_map(|scenario| &mut scenario.groups);
     let findings = groups.flat_map(|group| &mut group.findings);
     Denial::name_apart(findings.flat_map(|finding| &mut finding.denials));
-    let segments = segments(list, &links);
+    let segments = SegmentFindings::of(maps(list).into_values(), &links, ENFORCED);
     let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
     let excepted = excepted(list, &links, &names);
     let unknown = unknown(&links, &names);
@@ -172,6 +172,29 @@ pub fn build(list: &EdgeList, options: &Options) -> Report {
         failing: failing(&links),
         next,
     }
+}
+
+/// The maps by name: those that are listed, as every agent knows them, and those that only edges name.
+fn maps(list: &EdgeList) -> BTreeMap<&str, SegmentMapRecord> {
+    let mut maps: BTreeMap<&str, SegmentMapRecord> = BTreeMap::new();
+    for listed in &list.segment_maps {
+        let map = maps.entry(&listed.name).or_insert_with(|| listed.clone());
+        map.in_force &= listed.in_force;
+        for (known, more) in [(&mut map.reasons, &listed.reasons), (&mut map.notes, &listed.notes)] {
+            let new: Vec<String> = more.iter().filter(|text| !known.contains(text)).cloned().collect();
+            known.extend(new);
+        }
+    }
+    for told in list.edges.iter().flat_map(|edge| &edge.segments) {
+        maps.entry(&told.map).or_insert_with(|| SegmentMapRecord {
+            name: told.map.clone(),
+            severity: told.severity.clone(),
+            in_force: true,
+            reasons: Vec::new(),
+            notes: Vec::new(),
+        });
+    }
+    maps
 }
 
 fn scenarios(list: &EdgeList, options: &Options, links: &[Link<'_>]) -> Vec<ScenarioFindings> {

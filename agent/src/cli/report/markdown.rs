@@ -3,10 +3,12 @@
 use std::fmt::{self, Write as _};
 
 use super::build::{Finding, Report, ScenarioFindings};
-use super::segments::{Excepted, SegmentFindings};
+use super::excepted::Excepted;
 use super::words;
-use crate::finding::Denial;
-use crate::finding::words::{count, edge as edge_in_words, moment, short_port};
+use crate::finding::words::{
+    count, edge as edge_in_words, moment, segments as segments_in_words, short_port,
+};
+use crate::finding::{Denial, SegmentFindings};
 
 /// The report in Markdown (GitHub's), with the policies to paste where `yaml` is set.
 ///
@@ -68,7 +70,7 @@ fn segments_section(text: &mut String, segments: &SegmentFindings) -> fmt::Resul
         }
         for pair in &map.pairs {
             let connections = count(pair.connections, "connection");
-            writeln!(text, "- **{}**: {connections}", escaped(&words::segment_pair(pair)))?;
+            writeln!(text, "- **{}**: {connections}", escaped(&segments_in_words(pair)))?;
             for crossing in &pair.crossings {
                 let (initiator, responder) = (&crossing.initiator, &crossing.responder);
                 let port = short_port(crossing.port, crossing.protocol);

@@ -3,11 +3,11 @@
 use anstyle::{AnsiColor, Style};
 
 use super::build::{Failing, Finding, Report, ScenarioFindings, UnknownGroup};
-use super::segments::{Excepted, MapFindings, SegmentCrossing, SegmentFindings};
+use super::excepted::Excepted;
 use super::words;
 use crate::cli::layout::{NO_BREAK, Page, Span, span, width_of};
-use crate::finding::words::{count, moment, moment_on, short_port};
-use crate::finding::{Denial, End};
+use crate::finding::words::{count, moment, moment_on, segments as segments_in_words, short_port};
+use crate::finding::{Denial, End, MapFindings, SegmentCrossing, SegmentFindings};
 use crate::model::edge::{Direction, Protocol};
 use crate::model::time::Timestamp;
 
@@ -228,7 +228,7 @@ fn map_lines(page: &mut Page, map: &MapFindings, day: Timestamp, look: Look) {
     }
     for pair in &map.pairs {
         let connections = format!("  {}", count(pair.connections, "connection"));
-        page.paragraph(2, INDENT, &[span(BOLD, words::segment_pair(pair)), span(PLAIN, connections)]);
+        page.paragraph(2, INDENT, &[span(BOLD, segments_in_words(pair)), span(PLAIN, connections)]);
         for crossing in &pair.crossings {
             crossing_lines(page, crossing, day, look);
         }

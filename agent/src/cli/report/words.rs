@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::build::{Report, ScenarioFindings, UnknownGroup, Window};
-use super::segments::{Excepted, MapFindings, SegmentCrossing, SegmentFindings, SegmentPair};
+use super::excepted::Excepted;
 use crate::finding::words::{count, duration, losses, moment};
+use crate::finding::{MapFindings, SegmentCrossing, SegmentFindings};
 use crate::model::verdict::Verdict;
 
 /// How far the findings can be relied on, in one sentence.
@@ -143,12 +144,6 @@ pub(super) const fn map_quiet(map: &MapFindings) -> Option<&'static str> {
         (true, 0) => Some("nothing that was seen crosses it"),
         (true, _) => Some("nothing that was seen crosses it, but what is excepted"),
     }
-}
-
-/// `web → data`.
-pub(super) fn segment_pair(pair: &SegmentPair) -> String {
-    let name = |segment: &Option<String>| segment.as_deref().unwrap_or("(no segment)").to_owned();
-    format!("{} → {}", name(&pair.from), name(&pair.to))
 }
 
 /// What the policies in force make of a violation.

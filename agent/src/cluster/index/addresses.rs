@@ -24,6 +24,8 @@ pub(super) enum Owner {
     Service(Arc<str>, Arc<str>),
     /// An object that could not be read.
     Broken(Arc<ObjectRef>),
+    /// The host's that we run on.
+    Host,
     /// A node's, of which we do not know the name: a hostNetwork pod that names none holds it.
     UnnamedNode,
     /// Several live objects claim it and nothing tells which is right.
@@ -45,7 +47,9 @@ impl Owner {
             (Self::Node(a), Self::Node(b)) => a == b,
             (Self::Service(a, b), Self::Service(c, d)) => a == c && b == d,
             (Self::Broken(a), Self::Broken(b)) => a == b,
-            (Self::UnnamedNode, Self::UnnamedNode) | (Self::Contested, Self::Contested) => true,
+            (Self::Host, Self::Host)
+            | (Self::UnnamedNode, Self::UnnamedNode)
+            | (Self::Contested, Self::Contested) => true,
             _ => false,
         }
     }
@@ -54,6 +58,8 @@ impl Owner {
 /// Which claim is believed where objects of different sorts claim one address; the first wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
+    /// An address of the host's network namespace: what the kernel itself says.
+    Host,
     /// The address of a node, or of a hostNetwork pod on it: the host takes the packet before any Service
     /// translation of an equal ClusterIP (NodeLocal DNSCache).
     Node,
@@ -67,6 +73,7 @@ pub(super) enum Rank {
 /// The object that claims an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claimant {
+    Host,
     Pod(Arc<str>, Arc<str>),
     Node(Arc<str>),
     Service(Arc<str>, Arc<str>),
@@ -142,6 +149,11 @@ impl AddressBook {
     /// Whether the address ever belonged to the cluster, as far as it is remembered.
     pub(super) fn is_known(&self, address: IpAddr) -> bool {
         self.entries.contains_key(&address)
+    }
+
+    /// All addresses that belong or belonged to the cluster, as far as it is remembered.
+    pub(super) fn all(&self) -> impl Iterator<Item = &IpAddr> {
+        self.entries.keys()
     }
 
     /// The live claims on an address.

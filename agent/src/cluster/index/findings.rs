@@ -63,7 +63,7 @@ impl Index {
                         Some(ObjectRef::namespaced("Service", namespace, name))
                     }
                     Owner::Broken(object) => Some(ObjectRef::clone(object)),
-                    Owner::UnnamedNode | Owner::Contested => None,
+                    Owner::UnnamedNode | Owner::Host | Owner::Contested => None,
                 })
                 .collect();
             objects.sort();

@@ -15,10 +15,10 @@ impl Index {
     /// comes from one), a node's on a port that a Service opens, the API server's, a pod's where a container names
     /// the port or a Service sends to it. False where that is not known: it says nothing of other ports.
     pub fn serves(&self, address: IpAddr, port: u16, protocol: Protocol, at: Timestamp) -> bool {
-        match &self.party_at(address, port, protocol, at).endpoint {
+        match &self.party_at(address, port, protocol, None, at).endpoint {
             Endpoint::Service(_) => true,
             Endpoint::Pod(pod) => self.pod_serves(pod, address, port, protocol),
-            Endpoint::Node(_) | Endpoint::External | Endpoint::Unknown(_) => {
+            Endpoint::Node(_) | Endpoint::External | Endpoint::Range(_) | Endpoint::Unknown(_) => {
                 protocol == Protocol::Tcp && self.api_server().contains(&(address, port).into())
             }
         }

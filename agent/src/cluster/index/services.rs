@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Index;
 use super::addresses::{Claim, Claimant, Owner, Rank};
 use super::state::NamespaceState;
-use crate::cluster::object::{EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
+use crate::cluster::object::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
 use crate::cluster::roles;
 use crate::model::edge::Protocol;
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
@@ -45,6 +45,9 @@ impl Index {
                 self.node_ports.insert(key, (Arc::clone(namespace), Arc::clone(name)));
             }
         }
+        if service.hides_clients {
+            self.hiding.insert((Arc::clone(namespace), Arc::clone(name)));
+        }
         if let Some(space) = self.namespaces.get_mut(namespace) {
             space.services.insert(Arc::clone(name), Arc::clone(&service));
         }
@@ -65,8 +68,11 @@ impl Index {
         for ip in service.cluster_ips.iter().chain(&service.external).filter(|ip| !kept(ip)) {
             self.addresses.release(*ip, &claimant, at);
         }
-        self.node_ports
-            .retain(|_, (namespace, name)| *namespace != service.namespace || *name != service.name);
+        let is_other = |(namespace, name): &(Arc<str>, Arc<str>)| {
+            *namespace != service.namespace || *name != service.name
+        };
+        self.node_ports.retain(|_, named| is_other(named));
+        self.hiding.retain(is_other);
     }
 
     /// Gives the DNS role to the pods that the DNS Services of a namespace select now.
@@ -116,16 +122,21 @@ impl Index {
 
     /// A Service as it is reached on one of its ports, or on none of them.
     ///
-    /// Backends are those of the last known slices, not of the packet's time: slices keep no history.
+    /// Backends are those of the last known slices, not of the packet's time: slices keep no history. With
+    /// `internalTrafficPolicy: Local` they are those on the client's node, where that is known. What pods send to
+    /// an external address or a node port is under neither traffic policy: kube-proxy lets it go to any backend
+    /// (kubernetes, `pkg/proxy/iptables/proxier.go`, "pod traffic for … external destinations").
     pub(super) fn service_party(
         &self,
         address: IpAddr,
         service: &Service,
         port: Option<&ServicePort>,
+        client: Option<&str>,
         at: Timestamp,
     ) -> Party {
+        let near = client.filter(|_| service.internal_local && service.cluster_ips.contains(&address));
         let backends = match port {
-            Some(port) => self.backends(address, service, port, at),
+            Some(port) => self.backends(address, service, port, near, at),
             None => Ok(Vec::new()),
         };
         match backends {
@@ -138,17 +149,21 @@ impl Index {
         }
     }
 
-    /// All ready backends, of the address's family; or the slice that could not be read.
+    /// All ready backends, of the address's family and on the node `near` if that is given; or the slice that
+    /// could not be read.
     fn backends(
         &self,
         address: IpAddr,
         service: &Service,
         port: &ServicePort,
+        near: Option<&str>,
         at: Timestamp,
     ) -> Result<Vec<Backend>, Arc<ObjectRef>> {
         let Some(space) = self.namespaces.get(&service.namespace) else { return Ok(Vec::new()) };
         let Some(names) = space.slices_of.get(&service.name).filter(|names| !names.is_empty()) else {
-            return Ok(self.selected_backends(address, space, service, port));
+            let mut backends = self.selected_backends(address, space, service, port);
+            backends.retain(|backend| near.is_none_or(|node| is_on(&backend.party, node)));
+            return Ok(backends);
         };
         let mut slices = Vec::with_capacity(names.len());
         for name in names {
@@ -161,12 +176,16 @@ impl Index {
                 }
             }
         }
+        let is_near =
+            |endpoint: &SliceEndpoint| near.is_none_or(|node| endpoint.node.as_deref() == Some(node));
         let all = service.publish_not_ready;
-        let mut backends = self.slice_backends(address, &slices, port, |endpoint| all || endpoint.ready, at);
+        let ready = |endpoint: &SliceEndpoint| (all || endpoint.ready) && is_near(endpoint);
+        let mut backends = self.slice_backends(address, &slices, port, ready, at);
         if backends.is_empty() {
             // kube-proxy sends to terminating backends while no other is left
             // (KEP-1669, "Proxy Terminating Endpoints").
-            let last = |endpoint: &SliceEndpoint| endpoint.serving && endpoint.terminating;
+            let last =
+                |endpoint: &SliceEndpoint| endpoint.serving && endpoint.terminating && is_near(endpoint);
             backends = self.slice_backends(address, &slices, port, last, at);
         }
         Ok(backends)
@@ -184,11 +203,7 @@ impl Index {
         for slice in slices {
             let matching = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
             for target in matching {
-                let fallback = match port.target {
-                    TargetPort::Number(number) => number,
-                    TargetPort::Name(_) => port.port,
-                };
-                let number = target.port.unwrap_or(fallback);
+                let number = target_number(target, port);
                 for endpoint in slice.endpoints.iter().filter(|endpoint| wanted(endpoint)) {
                     // The addresses of one endpoint are alike; clients use the first
                     // (API reference, Endpoint.addresses).
@@ -251,14 +266,7 @@ impl Index {
             if family.is_none() && !pod.addresses.is_empty() {
                 continue;
             }
-            let number = match &port.target {
-                TargetPort::Number(number) => Some(*number),
-                TargetPort::Name(name) => {
-                    let mut ports = pod.identity.named_ports.iter();
-                    ports.find(|p| p.name == *name && p.protocol == port.protocol).map(|p| p.port)
-                }
-            };
-            if let Some(port) = number {
+            if let Some(port) = selected_number(pod, port) {
                 backends.push(Backend { party: self.backend_pod(pod, family), port });
             }
         }
@@ -266,7 +274,66 @@ impl Index {
     }
 }
 
+/// The port on a pod that the selector matches, if the pod has one of that name.
+fn selected_number(pod: &Pod, port: &ServicePort) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let mut ports = pod.identity.named_ports.iter();
+            ports.find(|p| p.name == *name && p.protocol == port.protocol).map(|p| p.port)
+        }
+    }
+}
+
+/// The port on the backends of a slice; a slice that names none leaves it to the Service.
+fn target_number(target: &SlicePort, port: &ServicePort) -> u16 {
+    target.port.unwrap_or(match port.target {
+        TargetPort::Number(number) => number,
+        TargetPort::Name(_) => port.port,
+    })
+}
+
+fn is_on(party: &Party, node: &str) -> bool {
+    match &party.endpoint {
+        Endpoint::Pod(pod) => pod.node.as_deref() == Some(node),
+        Endpoint::Node(name) => &**name == node,
+        _ => false,
+    }
+}
+
+/// Where the clients of Services are hidden.
+impl Index {
+    /// Whether a node's address as an initiator may stand for a client outside: a node port, a load balancer or
+    /// an external IP leads to this address and port, ready or not.
+    pub fn may_hide_initiator(&self, address: IpAddr, number: u16, protocol: Protocol) -> bool {
+        self.hiding.iter().any(|(namespace, name)| {
+            let Some(space) = self.namespaces.get(namespace) else { return false };
+            let Some(service) = space.services.get(name) else { return false };
+            let ports = service.ports.iter().filter(|port| port.protocol == protocol);
+            ports.into_iter().any(|port| space.leads_to(service, port, address, number))
+        })
+    }
+}
+
 impl NamespaceState {
+    /// Whether a Service's port leads to an address and port. A slice that could not be read is passed over.
+    fn leads_to(&self, service: &Service, port: &ServicePort, address: IpAddr, number: u16) -> bool {
+        let Some(names) = self.slices_of.get(&service.name).filter(|names| !names.is_empty()) else {
+            let Some(selector) = &service.selector else { return false };
+            let live = self.pods.values().filter(|state| !state.finished).map(|state| &state.pod);
+            let mut there = live.filter(|pod| pod.addresses.contains(&address));
+            return there.any(|pod| {
+                selector.matches(&pod.identity.labels) && selected_number(pod, port) == Some(number)
+            });
+        };
+        names.iter().filter_map(|name| self.slices.get(name)).any(|slice| {
+            let mut targets =
+                slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+            targets.any(|target| target_number(target, port) == number)
+                && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&address))
+        })
+    }
+
     /// Forgets a slice that was read.
     pub(super) fn forget_slice(&mut self, name: &str) {
         let old = self.slices.remove(name);

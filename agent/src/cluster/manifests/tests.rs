@@ -259,7 +259,7 @@ fn the_addresses_of_a_broken_object_are_unknown() {
     index.reset(loaded.objects, Timestamp::from_nanos(1));
     for (name, address) in [("a", "192.0.2.1"), ("b", "192.0.2.2")] {
         let address: IpAddr = address.parse().unwrap();
-        let party = index.party_at(address, 80, Tcp, Timestamp::from_nanos(2));
+        let party = index.party_at(address, 80, Tcp, None, Timestamp::from_nanos(2));
         assert!(
             matches!(&party.endpoint, Endpoint::Unknown(why) if why.code() == "object-invalid"),
             "{party:?}"

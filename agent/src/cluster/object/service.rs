@@ -25,6 +25,12 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Pods count as backends before they are ready.
     pub publish_not_ready: bool,
+    /// What is sent to a ClusterIP goes only to backends on the client's node (`internalTrafficPolicy: Local`).
+    pub internal_local: bool,
+    /// A node that brings in a connection from outside puts its own address in place of the client's: there are
+    /// node ports, load balancers or external IPs, and `externalTrafficPolicy` is not `Local` (Kubernetes docs,
+    /// "Using Source IP").
+    pub hides_clients: bool,
 }
 
 /// One port of a Service.
@@ -62,6 +68,8 @@ impl TryFrom<&core::Service> for Service {
             external: external(service)?,
             ports: ports.map(|(index, port)| service_port(index, port)).collect::<Result<_, _>>()?,
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            hides_clients: hides_clients(&spec),
         })
     }
 }
@@ -83,6 +91,13 @@ fn cluster_ips(spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, ObjectError> {
         }
     }
     Ok(ips)
+}
+
+fn hides_clients(spec: &core::ServiceSpec) -> bool {
+    let is_exposed = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+        || spec.external_ips.as_ref().is_some_and(|addresses| !addresses.is_empty())
+        || spec.ports.iter().flatten().any(|port| port.node_port.is_some_and(|port| port != 0));
+    is_exposed && spec.external_traffic_policy.as_deref() != Some("Local")
 }
 
 fn external(service: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
@@ -159,6 +174,8 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// The pod, by namespace and name, if the slice says so.
     pub pod: Option<(Arc<str>, Arc<str>)>,
+    /// The node it is on, if the slice says so.
+    pub node: Option<Arc<str>>,
 }
 
 impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
@@ -208,6 +225,7 @@ fn slice_endpoint(
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        node: given.node_name.as_deref().map(Into::into),
         pod: target.and_then(|target| {
             let namespace = target.namespace.as_deref().map_or_else(|| Arc::clone(namespace), Into::into);
             Some((namespace, target.name.as_deref()?.into()))

@@ -1,5 +1,6 @@
 //! Compression, chosen by the file's name.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
@@ -136,7 +137,7 @@ impl<R: BufRead> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(frame) = &mut self.frame {
-                let read = frame.read(buffer)?;
+                let read = frame.read(buffer).map_err(|error| early_end(&error).unwrap_or(error))?;
                 if read > 0 || buffer.is_empty() {
                     return Ok(read);
                 }
@@ -150,11 +151,27 @@ impl<R: BufRead> Read for Frames<R> {
             if source.fill_buf()?.is_empty() {
                 return Ok(0);
             }
-            let frame = StreamingDecoder::new(source)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let frame = StreamingDecoder::new(source).map_err(|error| {
+                early_end(&error).unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidData, error))
+            })?;
             self.frame = Some(frame);
         }
     }
+}
+
+/// The end of the data before the end of a frame, which the decoder hides among the causes of its error.
+fn early_end(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let inner = error.get_ref().and_then(|inner| early_end(inner));
+            if error.kind() == io::ErrorKind::UnexpectedEof || inner.is_some() {
+                return Some(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn check(decoder: &FrameDecoder) -> io::Result<()> {

@@ -164,6 +164,7 @@ impl Merger {
                 known.last_seen = known.last_seen.max(edge.last_seen);
                 // The surest way of knowing comes first in order.
                 known.oriented_by = known.oriented_by.min(edge.oriented_by);
+                known.estimated |= edge.estimated;
             }
         }
     }

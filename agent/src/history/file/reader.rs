@@ -52,6 +52,8 @@ pub enum Fault {
     Order { what: &'static str, expected: usize, found: u32 },
     #[error("party {id}: must be one of pod, node, service, external, unknown")]
     PartyKind { id: u32 },
+    #[error("party {id}: its address is not the first of a block of that prefix")]
+    Prefix { id: u32 },
     #[error("party {id}: a Service is no backend of a Service")]
     NestedService { id: u32 },
     #[error("pod {id}: \"{text}\" is not Kind/name")]
@@ -268,7 +270,7 @@ impl FileState<'_> {
 
     fn party(&mut self, line: PartyLine<'_>) -> Result<(), Fault> {
         in_order(&self.parties, "party", line.id)?;
-        let (id, address) = (line.id, line.address);
+        let (id, address, prefix) = (line.id, line.address, line.prefix);
         let (endpoint, key) = match line {
             PartyLine {
                 pod: Some(pod), node: None, service: None, external: false, unknown: None, ..
@@ -286,7 +288,11 @@ impl FileState<'_> {
                 pod: None, node: None, service: Some(line), external: false, unknown: None, ..
             } => self.service(id, address, &line)?,
             PartyLine { pod: None, node: None, service: None, external: true, unknown: None, .. } => {
-                (Endpoint::External, PartyKey::External(address))
+                let network = |length| ipnet::IpNet::new(address?, length).ok().map(|net| net.network());
+                if prefix.is_some_and(|length| network(length).is_none_or(|first| Some(first) != address)) {
+                    return Err(Fault::Prefix { id });
+                }
+                (prefix.map_or(Endpoint::External, Endpoint::Range), PartyKey::External(address, prefix))
             }
             PartyLine {
                 pod: None, node: None, service: None, external: false, unknown: Some(line), ..
@@ -342,6 +348,7 @@ impl FileState<'_> {
             oriented_by: line.oriented_by,
             fully_visible: !line.half_visible,
             vlan: line.vlan,
+            estimated: line.estimated,
         };
         self.merger.edge((from, to), edge);
         Ok(())

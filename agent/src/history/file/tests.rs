@@ -7,9 +7,11 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use super::codec::Codec;
 use super::*;
+use crate::history::fixture::mk_shop_edges;
 use crate::model::cause::Cause;
-use crate::model::edge::{Counters, Direction, Edge, OrientedBy, Protocol};
+use crate::model::edge::{Budget, Counters, Direction, Edge, OrientedBy, Protocol};
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
 use crate::model::identity::{IdentityParts, Interner, NamedPort};
 use crate::model::labels::Labels;
@@ -81,6 +83,7 @@ fn mk_edge(initiator: &Party, responder: &Party, attempts: u64) -> Edge {
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 
@@ -205,7 +208,7 @@ fn wrong_files_are_refused_with_the_line_and_what_is_wrong() {
         ("a manifest", "apiVersion: v1\n".to_owned(), 1, "is no file of recorded edges"),
         ("judged edges", "{\"initiator\":{\"type\":\"Pod\"}}\n".to_owned(), 1, "is no file of recorded"),
         ("another format", with("dryfence-edges", "dryfence-else"), 1, "is no file of recorded edges"),
-        ("newer", with("\"version\":1", "\"version\":2"), 1, "holds version 2 of the format"),
+        ("newer", with("\"version\":2", "\"version\":3"), 1, "holds version 3 of the format"),
         ("a header field", with("\"cluster\"", "\"clutser\""), 1, "clutser: unknown field `clutser`"),
         ("a header without end", with("\"end\":\"2026", "\"endd\":\"2026"), 1, "endd: unknown field"),
         ("no last line", without(lines.len() - 1), lines.len() - 1, "is truncated"),
@@ -482,6 +485,8 @@ fn any_reason() -> impl Strategy<Value = UnknownReason> {
         Just(UnknownReason::NotSynced),
         Just(UnknownReason::Snat),
         Just(UnknownReason::Unoriented),
+        Just(UnknownReason::RangeDivided),
+        Just(UnknownReason::OverBudget(Budget::Cluster)),
     ]
 }
 
@@ -491,6 +496,7 @@ enum PartyParts {
     Node(String),
     Service(String, String, Vec<(usize, u16)>),
     External,
+    Range(u8),
     Unknown(UnknownReason),
 }
 
@@ -501,6 +507,7 @@ fn any_party() -> impl Strategy<Value = (Option<IpAddr>, PartyParts)> {
         2 => (any_text(), any_text(), vec((any::<usize>(), any::<u16>()), 0..3))
             .prop_map(|(namespace, name, backends)| PartyParts::Service(namespace, name, backends)),
         1 => Just(PartyParts::External),
+        1 => (0_u8..=32).prop_map(PartyParts::Range),
         1 => any_reason().prop_map(PartyParts::Unknown),
     ];
     (proptest::option::of(any_address()), kind)
@@ -521,6 +528,10 @@ fn party(pods: &[Arc<Pod>], (address, parts): (Option<IpAddr>, PartyParts)) -> P
             }))
         }
         PartyParts::External => Endpoint::External,
+        PartyParts::Range(length) => {
+            let net = ipnet::IpNet::new(address.unwrap_or(IpAddr::from([203, 0, 113, 1])), length).unwrap();
+            return Party::range(net.network(), length);
+        }
         PartyParts::Unknown(reason) => Endpoint::Unknown(reason),
     };
     Party { address, endpoint }
@@ -532,6 +543,7 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
         Cause::Metrics,
         Cause::IngressController,
         Cause::ApiServer,
+        Cause::NodeLocalDns,
         Cause::CloudMetadata,
         Cause::External,
         Cause::FromOutside,
@@ -582,6 +594,7 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
                     fully_visible,
                     // Keeps every edge apart from the others, so that none is merged.
                     vlan: u16::try_from(at).unwrap(),
+                    estimated: false,
                 }
             });
         edges.collect()
@@ -622,10 +635,28 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(edges in any_edges(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut bytes = written(&mk_header("prod"), &edges);
-        let at = at.index(bytes.len());
+        let length = bytes.len();
+        let at = at.index(length);
         bytes[at] = byte;
         drop(read_bytes(&bytes));
         bytes.truncate(at);
-        prop_assert!(read_bytes(&bytes).is_err());
+        // The end of the last line is the one byte that says nothing.
+        prop_assert_eq!(read_bytes(&bytes).is_ok(), at == length - 1);
+    }
+}
+
+#[test]
+fn a_compressed_file_is_truncated_wherever_it_stops() {
+    let plain = written(&mk_header("prod"), &mk_shop_edges());
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        let mut sink = codec.writer(Vec::new());
+        sink.write_all(&plain).unwrap();
+        let whole = sink.finish().unwrap();
+        assert!(read_bytes(&whole).is_ok());
+        // Past the bytes by which it is recognised, and before the checksums, without which all edges are there.
+        for cut in 6..whole.len() - 12 {
+            let error = read_bytes(&whole[..cut]).unwrap_err().to_string();
+            assert!(error.contains("is truncated"), "{codec:?} cut at {cut} of {}: {error}", whole.len());
+        }
     }
 }

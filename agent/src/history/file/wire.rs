@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::cause::Cause;
-use crate::model::edge::{Counters, Direction, OrientedBy, Protocol};
+use crate::model::edge::{Budget, Counters, Direction, OrientedBy, Protocol};
 use crate::model::object::ObjectRef;
 use crate::model::role::Roles;
 use crate::model::verdict::UnknownReason;
@@ -151,6 +151,9 @@ pub(super) struct PartyLine<'a> {
     pub(super) service: Option<ServiceLine<'a>>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) external: bool,
+    /// With `external`: the length of the prefix of `address` that all its addresses share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) prefix: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unknown: Option<ReasonLine>,
 }
@@ -184,6 +187,8 @@ pub(super) enum ReasonLine {
     NotSynced,
     Snat,
     Unoriented,
+    RangeDivided,
+    OverBudget { budget: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -244,12 +249,14 @@ impl From<&UnknownReason> for ReasonLine {
             UnknownReason::NotSynced => Self::NotSynced,
             UnknownReason::Snat => Self::Snat,
             UnknownReason::Unoriented => Self::Unoriented,
+            UnknownReason::RangeDivided => Self::RangeDivided,
+            UnknownReason::OverBudget(budget) => Self::OverBudget { budget: budget.as_str().to_owned() },
         }
     }
 }
 
 impl TryFrom<ReasonLine> for UnknownReason {
-    /// The dialect's switch that does not exist.
+    /// The dialect's switch, or the budget, that does not exist.
     type Error = String;
 
     fn try_from(line: ReasonLine) -> Result<Self, String> {
@@ -277,6 +284,11 @@ impl TryFrom<ReasonLine> for UnknownReason {
             ReasonLine::NotSynced => Self::NotSynced,
             ReasonLine::Snat => Self::Snat,
             ReasonLine::Unoriented => Self::Unoriented,
+            ReasonLine::RangeDivided => Self::RangeDivided,
+            ReasonLine::OverBudget { budget } => {
+                let known = Budget::ALL.into_iter().find(|known| known.as_str() == budget);
+                Self::OverBudget(known.ok_or(budget)?)
+            }
         })
     }
 }
@@ -300,6 +312,8 @@ pub(super) struct EdgeLine {
     pub(super) half_visible: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) vlan: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) estimated: bool,
 }
 
 const fn handshake() -> OrientedBy {

@@ -115,7 +115,8 @@ pub(super) enum PartyKey {
     Pod(Option<IpAddr>, u32),
     Node(Option<IpAddr>, Arc<str>),
     Service(Option<IpAddr>, Arc<str>, Arc<str>, Vec<(u32, u16)>),
-    External(Option<IpAddr>),
+    /// With the length of the prefix where it is a range.
+    External(Option<IpAddr>, Option<u8>),
     Unknown(Option<IpAddr>, UnknownReason),
 }
 
@@ -166,6 +167,7 @@ impl<W: Write> Writer<W> {
             oriented_by: edge.oriented_by,
             half_visible: !edge.fully_visible,
             vlan: edge.vlan,
+            estimated: edge.estimated,
         }))
     }
 
@@ -203,7 +205,8 @@ impl<W: Write> Writer<W> {
                     backends,
                 )
             }
-            Endpoint::External => PartyKey::External(address),
+            Endpoint::External => PartyKey::External(address, None),
+            Endpoint::Range(length) => PartyKey::External(address, Some(*length)),
             Endpoint::Unknown(reason) => PartyKey::Unknown(address, reason.clone()),
         };
         if let Some(known) = self.parties.known.get(&key) {
@@ -221,7 +224,7 @@ impl<W: Write> Writer<W> {
                     backends: backends.clone(),
                 });
             }
-            PartyKey::External(_) => line.external = true,
+            PartyKey::External(_, prefix) => (line.external, line.prefix) = (true, *prefix),
             PartyKey::Unknown(_, reason) => line.unknown = Some(ReasonLine::from(reason)),
         }
         self.line(&Line::Party(line))?;

@@ -210,8 +210,8 @@ impl World {
         Arc::clone(found.unwrap_or_else(|| panic!("no pod {id}")))
     }
 
-    /// `x/web`, `node-1`, `outside` (203.0.113.7), another address outside, `unknown`, or
-    /// `service x/db:8080 y/db:9090`.
+    /// `x/web`, `node-1`, `outside` (203.0.113.7), another address outside, `unknown`, `hidden` (by source
+    /// NAT), or `service x/db:8080 y/db:9090`.
     pub(super) fn party(&self, text: &str) -> Party {
         if let Some(backends) = text.strip_prefix("service") {
             let backend = |text: &str| {
@@ -232,6 +232,10 @@ impl World {
             "unknown" => {
                 let address = self.family.address(Ipv4Addr::new(198, 51, 100, 99));
                 Party::unknown(Some(address), UnknownReason::AddressUnjoined)
+            }
+            "hidden" => {
+                let address = self.family.address(Ipv4Addr::new(192, 0, 2, 1));
+                Party::unknown(Some(address), UnknownReason::Snat)
             }
             _ => match text.parse() {
                 Ok(address) => Party::external(self.family.address(address)),

@@ -30,6 +30,21 @@ fn of_an_unknown_peer_only_what_is_certain_is_judged() {
 }
 
 #[test]
+fn whom_source_nat_hides_is_never_denied_by_guess() {
+    let web = json!({"podSelector": {"matchLabels": {"app": "web"}}});
+    for (says, policies, verdict) in [
+        ("not isolated", vec![], "Allow"),
+        ("a rule without peers", vec![mk_db(json!([{}]))], "Allow"),
+        ("a rule with peers may match", vec![mk_db(json!([{"from": [web]}]))], "Unknown"),
+        ("it may be the pod's own node, which no policy denies", vec![mk_db(json!([]))], "Unknown"),
+    ] {
+        row(says, &policies, "hidden -> x/db 80/TCP").both_ways().is(verdict);
+    }
+    let judgement = row("", &[mk_db(json!([]))], "hidden -> x/db 80/TCP").judgement(Family::V4);
+    assert_eq!(judgement.ingress.reason, Reason::Unknown(UnknownReason::Snat));
+}
+
+#[test]
 fn an_unknown_end_is_unknown_where_its_direction_could_be_judged() {
     row("nothing judges ingress", &[], "x/web -> unknown 80/TCP").both_ways().is("Allow");
     row("some policy judges ingress", &[mk_db(json!([{}]))], "x/web -> unknown 80/TCP")

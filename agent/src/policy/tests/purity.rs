@@ -1,4 +1,5 @@
-//! `model`, `policy`, `segment` and `suggest` stay pure: no I/O, no clock, no client, none of the parts that use them.
+//! `finding`, `model`, `policy`, `segment`, `suggest` and `preview` stay pure: no I/O, no clock, no client, none of
+//! the parts that use them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,16 +88,24 @@ fn offences(text: &str) -> Vec<String> {
 fn pure_parts_import_nothing_that_acts() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    for name in ["finding", "model", "policy", "segment", "suggest"] {
+    for name in ["finding", "model", "policy", "preview", "segment", "suggest"] {
         sources(&src.join(name).with_extension("rs"), &mut files);
         sources(&src.join(name), &mut files);
     }
     assert!(files.len() > 25, "only {} files were found", files.len());
     for file in files {
-        // The one place that formats times may name the system's clock type; it never reads the clock.
-        let allowed = if file.ends_with("model/time.rs") { "SystemTime" } else { "none" };
+        // The one place that formats times may name the system's clock type; it never reads the clock. A preview
+        // takes objects and edges and asks the judges that the live agent asks.
+        let allowed: &[&str] = if file.ends_with("model/time.rs") {
+            &["SystemTime"]
+        } else if file.starts_with(src.join("preview")) || file == src.join("preview.rs") {
+            &["crate::cluster", "crate::audit"]
+        } else {
+            &[]
+        };
         let found = offences(&fs::read_to_string(&file).unwrap());
-        let found: Vec<String> = found.into_iter().filter(|offence| !offence.ends_with(allowed)).collect();
+        let found: Vec<String> =
+            found.into_iter().filter(|offence| !allowed.iter().any(|end| offence.ends_with(end))).collect();
         assert!(found.is_empty(), "{}: {}", file.display(), found.join(", "));
     }
 }

@@ -150,16 +150,23 @@ fn cause(value: &str) -> Result<Cause, String> {
 }
 
 impl Filter {
-    /// Refuses scenarios that nobody judged.
+    /// Refuses scenarios and segment maps that nobody judged by.
     ///
     /// # Errors
     /// [`BadQuery`] lists those that exist.
-    pub fn check_scenarios(&self, list: &EdgeList) -> Result<(), BadQuery> {
-        let known = |name: &String| list.scenarios.iter().any(|scenario| scenario.name == *name);
-        let Some(name) = self.scenarios.iter().find(|name| !known(name)) else { return Ok(()) };
-        let names: Vec<_> = list.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
-        let problem = format!("\"{name}\" is none of {}", names.join(", "));
-        Err(BadQuery { parameter: "scenario".to_owned(), problem })
+    pub fn check_names(&self, list: &EdgeList) -> Result<(), BadQuery> {
+        let scenarios: Vec<_> = list.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        let named = list.segment_maps.iter().map(|map| map.name.as_str());
+        let maps = std::iter::once("true").chain(named).collect();
+        for (parameter, asked, known) in
+            [("scenario", &self.scenarios, scenarios), ("violation", &self.violations, maps)]
+        {
+            if let Some(name) = asked.iter().find(|name| !known.contains(&name.as_str())) {
+                let problem = format!("\"{name}\" is none of {}", known.join(", "));
+                return Err(BadQuery { parameter: parameter.to_owned(), problem });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the answers of this scenario are asked for.

@@ -13,7 +13,7 @@ use super::*;
 use crate::history::file::{Source, read};
 use crate::history::fixture::{mk_header, mk_shop_edges};
 use crate::model::cause::Cause;
-use crate::model::record::EdgeRecord;
+use crate::model::record::{EdgeRecord, SegmentMapRecord};
 use crate::serve::address::Address;
 use crate::serve::client::{Client, ClientError};
 use crate::serve::fixture::{mk_edge, mk_guides_cluster, mk_pod};
@@ -50,6 +50,8 @@ impl Edges for Fixed {
                     state: "in_force".into(),
                     count: 12,
                 }],
+                segment_maps: list.segment_maps.clone(),
+                exception_findings: list.exception_findings.clone(),
                 warnings: list.warnings.clone(),
                 edges: list.edges.len() as u64,
             })
@@ -167,6 +169,16 @@ async fn edges_are_filtered_by_every_parameter() {
     served.end().await;
 }
 
+fn mk_map(name: &str) -> SegmentMapRecord {
+    SegmentMapRecord {
+        name: name.to_owned(),
+        severity: "Warning".to_owned(),
+        in_force: name != "other",
+        reasons: if name == "other" { vec!["spec.segments: is empty".to_owned()] } else { Vec::new() },
+        notes: Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn edges_are_filtered_by_the_segment_map_that_forbids_them() {
     let mut list = mk_guides_cluster();
@@ -176,6 +188,7 @@ async fn edges_are_filtered_by_the_segment_map_that_forbids_them() {
     let (tiers, tenants) =
         (first.crossing("tiers", "web", "data", "no rule"), second.crossing("tenants", "a", "b", "no rule"));
     list.edges = vec![allowed, tiers.clone(), tenants.clone()];
+    list.segment_maps = ["tiers", "tenants", "other"].map(mk_map).into();
     let served = Served::new(Some(list)).await;
     for (query, expected) in [
         ("violation=true", vec![&tiers, &tenants]),
@@ -196,8 +209,9 @@ async fn unknown_parameters_and_values_are_named() {
         ("verdct=Deny", "verdct", "is unknown; known are namespace, workload, peer, verdict,"),
         ("verdict=denied", "verdict", "\"denied\" is none of Allow, Deny, Unknown"),
         ("scenario=staged", "scenario", "\"staged\" is none of enforced, default-deny"),
+        ("violation=tier", "violation", "\"tier\" is none of true"),
         ("direction=up", "direction", "\"up\" is none of egress, ingress"),
-        ("cause=weather", "cause", "unknown variant `weather`, expected one of `dns`, `metrics`,"),
+        ("cause=weather", "cause", "unknown variant `weather`, expected one of `dns`,"),
         ("port=70000", "port", "\"70000\" is not a port, 0 to 65535"),
         ("protocol=quic", "protocol", "\"quic\" is none of TCP, UDP, SCTP, ICMP, ICMPv6"),
         ("workload=a/b/c/d", "workload", "\"a/b/c/d\" is none of name, kind/name, namespace/kind/name"),
@@ -285,8 +299,11 @@ async fn what_was_recorded_comes_as_a_file_of_recorded_edges() {
 
 #[tokio::test]
 async fn status_says_what_is_ready_and_a_starting_agent_says_so() {
-    let served = Served::new(Some(mk_guides_cluster())).await;
+    let mut list = mk_guides_cluster();
+    list.segment_maps = ["tiers", "other"].map(mk_map).into();
+    let served = Served::new(Some(list.clone())).await;
     let status = served.client().status().await.unwrap();
+    assert_eq!(status.agent.segment_maps, list.segment_maps);
     assert_eq!(status.ready, [("capture".to_owned(), false), ("cluster".to_owned(), true)].into());
     assert_eq!((status.agent.edges, status.agent.policies.len()), (14, 1));
     served.end().await;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -23,6 +23,10 @@ pub struct Readings {
     pub edges: Vec<(&'static str, Verdict, u64)>,
     /// Cumulative losses of all parts.
     pub losses: Vec<LossRecord>,
+    /// New edges that were told late. Nothing was lost by that.
+    pub late_edges: u64,
+    /// Edges that left the kernel, by reason. They are in the ledger.
+    pub edges_left: Vec<(&'static str, u64)>,
     /// Policies by kind and state.
     pub policies: Vec<(String, PolicyState, u64)>,
     /// Since when we watch; `None` before the first packet can be seen.
@@ -163,6 +167,22 @@ pub(super) fn encode(
         "Pods of this node whose connections cannot be seen",
         unobserved.map(|(reason, count)| (vec![("reason", (*reason).into())], *count)).collect(),
     )?;
+    let mut late = encoder.encode_descriptor(
+        "dryfence_late_edges",
+        "New edges that the timer found because the ring was full: late, not lost",
+        None,
+        MetricType::Counter,
+    )?;
+    late.encode_counter::<NoLabelSet, _, u64>(&readings.late_edges, None)?;
+    let mut left = encoder.encode_descriptor(
+        "dryfence_kernel_edges_left",
+        "Edges that left the kernel after silence: idle, or never answered while room was short",
+        None,
+        MetricType::Counter,
+    )?;
+    for (reason, edges) in &readings.edges_left {
+        left.encode_family(&[("reason", *reason)])?.encode_counter::<NoLabelSet, _, u64>(edges, None)?;
+    }
     let watches = readings.watches.iter();
     gauge(
         encoder,

@@ -38,7 +38,7 @@ impl From<&Party> for Peer {
                 Self::Service(WorkloadRef::new("Service", &service.namespace, &service.name))
             }
             Endpoint::Node(_) => Self::Node,
-            Endpoint::External => Self::World,
+            Endpoint::External | Endpoint::Range(_) => Self::World,
             Endpoint::Unknown(_) => Self::Unknown,
         }
     }
@@ -76,11 +76,9 @@ pub(super) enum PortLabel {
     Overflow,
 }
 
-/// A series of `dryfence_would_deny_connections_total`.
+/// Which connections of whose a series counts: what families of forbidden connections share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct WouldDeny {
-    pub(super) scenario: &'static str,
-    pub(super) direction: Direction,
+pub(super) struct Forbidden {
     /// `None` in the family's overflow series.
     pub(super) subject: Option<WorkloadRef>,
     pub(super) peer: Peer,
@@ -90,19 +88,9 @@ pub(super) struct WouldDeny {
     pub(super) excepted: bool,
 }
 
-impl Key for WouldDeny {
-    fn subject(&self) -> Option<&WorkloadRef> {
-        self.subject.as_ref()
-    }
-
-    fn peer(&self) -> Option<&WorkloadRef> {
-        self.peer.workload()
-    }
-
+impl Forbidden {
     fn folded(&self, into: Fold) -> Self {
         Self {
-            scenario: self.scenario,
-            direction: self.direction,
             subject: self.subject.clone().filter(|_| into == Fold::Workload),
             peer: Peer::Overflow,
             port: PortLabel::Overflow,
@@ -112,11 +100,47 @@ impl Key for WouldDeny {
         }
     }
 
+    /// The labels from `namespace` on.
+    fn labels(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
+        let [peer_namespace, peer_workload, peer_type] = self.peer.labels();
+        let rest = [
+            ("peer_namespace", peer_namespace.into()),
+            ("peer_workload", peer_workload.into()),
+            ("peer_type", peer_type.into()),
+            ("port", port_label(self.port, self.protocol)),
+            ("protocol", self.protocol.map_or(OVERFLOW, Protocol::as_str).into()),
+            ("cause", self.cause.map_or(OVERFLOW, Cause::as_str).into()),
+            ("excepted", bool_label(self.excepted).into()),
+        ];
+        subject_labels(self.subject.as_ref()).into_iter().chain(rest)
+    }
+}
+
+/// A series of `dryfence_would_deny_connections_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct WouldDeny {
+    pub(super) scenario: &'static str,
+    pub(super) direction: Direction,
+    pub(super) forbidden: Forbidden,
+}
+
+impl Key for WouldDeny {
+    fn subject(&self) -> Option<&WorkloadRef> {
+        self.forbidden.subject.as_ref()
+    }
+
+    fn peer(&self) -> Option<&WorkloadRef> {
+        self.forbidden.peer.workload()
+    }
+
+    fn folded(&self, into: Fold) -> Self {
+        Self { forbidden: self.forbidden.folded(into), ..*self }
+    }
+
     fn labels(&self) -> LabelPairs<'_> {
         let mut labels =
             vec![("scenario", self.scenario.into()), ("direction", self.direction.as_str().into())];
-        labels.extend(subject_labels(self.subject.as_ref()));
-        labels.extend(edge_labels(&self.peer, self.port, self.protocol, self.cause, self.excepted));
+        labels.extend(self.forbidden.labels());
         labels
     }
 }
@@ -128,22 +152,16 @@ pub(super) struct Violation {
     /// From and to, empty for no segment; `None` in an overflow series.
     pub(super) segments: Option<(Arc<str>, Arc<str>)>,
     pub(super) severity: &'static str,
-    /// `None` in the family's overflow series.
-    pub(super) subject: Option<WorkloadRef>,
-    pub(super) peer: Peer,
-    pub(super) port: PortLabel,
-    pub(super) protocol: Option<Protocol>,
-    pub(super) cause: Option<Cause>,
-    pub(super) excepted: bool,
+    pub(super) forbidden: Forbidden,
 }
 
 impl Key for Violation {
     fn subject(&self) -> Option<&WorkloadRef> {
-        self.subject.as_ref()
+        self.forbidden.subject.as_ref()
     }
 
     fn peer(&self) -> Option<&WorkloadRef> {
-        self.peer.workload()
+        self.forbidden.peer.workload()
     }
 
     fn folded(&self, into: Fold) -> Self {
@@ -151,12 +169,7 @@ impl Key for Violation {
             segment_map: Arc::clone(&self.segment_map),
             segments: None,
             severity: self.severity,
-            subject: self.subject.clone().filter(|_| into == Fold::Workload),
-            peer: Peer::Overflow,
-            port: PortLabel::Overflow,
-            protocol: None,
-            cause: None,
-            excepted: self.excepted,
+            forbidden: self.forbidden.folded(into),
         }
     }
 
@@ -168,30 +181,9 @@ impl Key for Violation {
             ("to_segment", to.into()),
             ("severity", self.severity.into()),
         ];
-        labels.extend(subject_labels(self.subject.as_ref()));
-        labels.extend(edge_labels(&self.peer, self.port, self.protocol, self.cause, self.excepted));
+        labels.extend(self.forbidden.labels());
         labels
     }
-}
-
-/// The labels from the peer's on.
-fn edge_labels(
-    peer: &Peer,
-    port: PortLabel,
-    protocol: Option<Protocol>,
-    cause: Option<Cause>,
-    excepted: bool,
-) -> [(&'static str, Cow<'_, str>); 7] {
-    let [peer_namespace, peer_workload, peer_type] = peer.labels();
-    [
-        ("peer_namespace", peer_namespace.into()),
-        ("peer_workload", peer_workload.into()),
-        ("peer_type", peer_type.into()),
-        ("port", port_label(port, protocol)),
-        ("protocol", protocol.map_or(OVERFLOW, Protocol::as_str).into()),
-        ("cause", cause.map_or(OVERFLOW, Cause::as_str).into()),
-        ("excepted", bool_label(excepted).into()),
-    ]
 }
 
 /// `namespace`, `workload`, `workload_type`, as kube-state-metrics names them.

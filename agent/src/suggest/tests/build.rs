@@ -135,6 +135,7 @@ pub(super) fn mk_edge(initiator: &Party, responder: &Party, port: u16, protocol:
         oriented_by: OrientedBy::Handshake,
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

@@ -12,6 +12,7 @@ fn mk_unoriented(second: u64, connections: u64) -> Unoriented {
             remote: (ip(DB), 5432).into(),
             protocol: Protocol::Tcp,
         },
+        range: None,
         connections,
         packets_from_pod: 3,
         packets_to_pod: 2,
@@ -23,6 +24,7 @@ fn mk_unoriented(second: u64, connections: u64) -> Unoriented {
         read_at: at(second),
         fully_visible: true,
         vlan: 0,
+        estimated: false,
     }
 }
 

@@ -1,18 +1,18 @@
-//! What segment maps say of what was seen, and what is excepted from them and from scenarios. Pure.
+//! What segment maps say of what was seen. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::build::ENFORCED;
-use crate::finding::{End, Link};
+use super::end::End;
+use super::link::{Link, Pair};
 use crate::model::edge::Protocol;
-use crate::model::record::{EdgeList, ExceptionFindingRecord, ExceptionRecord, SegmentMapRecord};
+use crate::model::record::SegmentMapRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 
 /// What crosses declared segments, whatever the policies say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SegmentFindings {
     /// Connections that some map forbids and no exception mutes, each counted once.
     pub connections: u64,
@@ -62,7 +62,7 @@ pub struct SegmentCrossing {
     /// The rule that decided, where one did.
     pub rule: Option<String>,
     pub reason: String,
-    /// What the policies in force say of it; `None`: they were not asked.
+    /// What the policies in force (of a preview: those with the candidate) say of it; `None`: they were not asked.
     pub enforced: Option<Verdict>,
 }
 
@@ -74,65 +74,72 @@ pub struct MapUnknown {
     pub connections: u64,
 }
 
-/// What exceptions mute, and what is wrong with them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Excepted {
-    /// Each counted once.
-    pub connections: u64,
-    pub by: Vec<ExceptedBy>,
-    /// Those that have expired among them.
-    pub findings: Vec<ExceptionFindingRecord>,
-}
-
-/// What one exception mutes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ExceptedBy {
-    #[serde(flatten)]
-    pub exception: ExceptionRecord,
-    /// The scenarios and segment maps that it is an exception from.
-    pub from: BTreeSet<String>,
-    pub connections: u64,
-}
-
-/// What the maps of `list` say of these links.
-pub(super) fn segments(list: &EdgeList, links: &[Link<'_>]) -> SegmentFindings {
-    let forbidden = |link: &Link<'_>| {
-        let seen = link.seen(|pair| {
-            pair.segment_maps()
-                .any(|map| pair.crossing(map).is_some_and(|told| told.is_violation() && !told.excepted))
-        });
-        seen.connections
-    };
-    SegmentFindings {
-        connections: links.iter().map(forbidden).fold(0, u64::saturating_add),
-        maps: maps(list).into_values().map(|map| of_map(map, links)).collect(),
-    }
-}
-
-/// The maps by name: those that are listed, as every agent knows them, and those that only edges name.
-fn maps(list: &EdgeList) -> BTreeMap<&str, SegmentMapRecord> {
-    let mut maps: BTreeMap<&str, SegmentMapRecord> = BTreeMap::new();
-    for listed in &list.segment_maps {
-        let map = maps.entry(&listed.name).or_insert_with(|| listed.clone());
-        map.in_force &= listed.in_force;
-        for (known, more) in [(&mut map.reasons, &listed.reasons), (&mut map.notes, &listed.notes)] {
-            let new: Vec<String> = more.iter().filter(|text| !known.contains(text)).cloned().collect();
-            known.extend(new);
+impl SegmentFindings {
+    /// What the maps say of these links; beside it, what the scenario `policies` says.
+    pub(crate) fn of(
+        maps: impl IntoIterator<Item = SegmentMapRecord>,
+        links: &[Link<'_>],
+        policies: &str,
+    ) -> Self {
+        let forbidden = |link: &Link<'_>| {
+            let seen = link.seen(|pair| {
+                pair.segment_maps()
+                    .any(|map| pair.crossing(map).is_some_and(|told| told.is_violation() && !told.excepted))
+            });
+            seen.connections
+        };
+        Self {
+            connections: links.iter().map(forbidden).fold(0, u64::saturating_add),
+            maps: maps.into_iter().map(|map| of_map(map, links, policies)).collect(),
         }
     }
-    for told in list.edges.iter().flat_map(|edge| &edge.segments) {
-        maps.entry(&told.map).or_insert_with(|| SegmentMapRecord {
-            name: told.map.clone(),
-            severity: told.severity.clone(),
-            in_force: true,
-            reasons: Vec::new(),
-            notes: Vec::new(),
-        });
+
+    /// Takes in what the same maps, in the same order, say of other links.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.connections = self.connections.saturating_add(other.connections);
+        if self.maps.is_empty() {
+            self.maps = other.maps;
+            return;
+        }
+        for (map, other) in self.maps.iter_mut().zip(other.maps) {
+            map.extend(other);
+        }
     }
-    maps
+
+    /// Every crossing, with the map and the segments.
+    pub(crate) fn crossings(&self) -> impl Iterator<Item = (&MapFindings, &SegmentPair, &SegmentCrossing)> {
+        self.maps.iter().flat_map(|map| {
+            let pairs = map.pairs.iter();
+            pairs.flat_map(move |pair| pair.crossings.iter().map(move |crossing| (map, pair, crossing)))
+        })
+    }
 }
 
-fn of_map(map: SegmentMapRecord, links: &[Link<'_>]) -> MapFindings {
+impl MapFindings {
+    fn extend(&mut self, other: Self) {
+        self.connections = self.connections.saturating_add(other.connections);
+        self.excepted = self.excepted.saturating_add(other.excepted);
+        for pair in other.pairs {
+            match self.pairs.iter_mut().find(|known| (&known.from, &known.to) == (&pair.from, &pair.to)) {
+                Some(known) => {
+                    known.connections = known.connections.saturating_add(pair.connections);
+                    known.crossings.extend(pair.crossings);
+                }
+                None => self.pairs.push(pair),
+            }
+        }
+        for unknown in other.unknown {
+            let same =
+                |known: &&mut MapUnknown| (&known.code, &known.reason) == (&unknown.code, &unknown.reason);
+            match self.unknown.iter_mut().find(same) {
+                Some(known) => known.connections = known.connections.saturating_add(unknown.connections),
+                None => self.unknown.push(unknown),
+            }
+        }
+    }
+}
+
+fn of_map(map: SegmentMapRecord, links: &[Link<'_>], policies: &str) -> MapFindings {
     let mut pairs: BTreeMap<(Option<String>, Option<String>), Vec<SegmentCrossing>> = BTreeMap::new();
     let mut unknown: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut muted: u64 = 0;
@@ -148,7 +155,7 @@ fn of_map(map: SegmentMapRecord, links: &[Link<'_>]) -> MapFindings {
             .map(|told| (told.from.clone(), told.to.clone()))
             .collect();
         for (from, to) in told {
-            if let Some(crossing) = crossing(link, &map.name, &from, &to) {
+            if let Some(crossing) = crossing(link, &map.name, (&from, &to), policies) {
                 pairs.entry((from, to)).or_default().push(crossing);
             }
         }
@@ -193,10 +200,10 @@ fn of_map(map: SegmentMapRecord, links: &[Link<'_>]) -> MapFindings {
 fn crossing(
     link: &Link<'_>,
     map: &str,
-    from: &Option<String>,
-    to: &Option<String>,
+    (from, to): (&Option<String>, &Option<String>),
+    policies: &str,
 ) -> Option<SegmentCrossing> {
-    let concerned = |pair: &crate::finding::Pair<'_>| {
+    let concerned = |pair: &Pair<'_>| {
         pair.crossing(map)
             .is_some_and(|told| told.is_violation() && !told.excepted && told.from == *from && told.to == *to)
     };
@@ -204,7 +211,7 @@ fn crossing(
     let pair = link.all_pairs().find(|pair| concerned(pair))?;
     let told = pair.crossing(map).filter(|_| seen.connections > 0)?;
     // The gravest: what is denied somewhere is not allowed.
-    let verdicts = link.all_pairs().filter(|pair| concerned(pair)).filter_map(|pair| pair.verdict(ENFORCED));
+    let verdicts = link.all_pairs().filter(|pair| concerned(pair)).filter_map(|pair| pair.verdict(policies));
     Some(SegmentCrossing {
         initiator: link.initiator.clone(),
         responder: link.responder.clone(),
@@ -217,34 +224,4 @@ fn crossing(
         reason: told.reason.clone(),
         enforced: verdicts.reduce(Verdict::and),
     })
-}
-
-/// What exceptions mute in these scenarios and in every map.
-pub(super) fn excepted(list: &EdgeList, links: &[Link<'_>], scenarios: &[&str]) -> Excepted {
-    let mut by: BTreeMap<&ExceptionRecord, ExceptedBy> = BTreeMap::new();
-    let mut connections: u64 = 0;
-    for link in links {
-        let any = link.seen(|pair| pair.exceptions(scenarios).next().is_some());
-        connections = connections.saturating_add(any.connections);
-        let named: BTreeSet<_> = link.all_pairs().flat_map(|pair| pair.exceptions(scenarios)).collect();
-        let mut counted = BTreeSet::new();
-        for (from, exception) in named {
-            let Some(exception) = exception else { continue };
-            let seen =
-                link.seen(|pair| pair.exceptions(scenarios).any(|(_, other)| other == Some(exception)));
-            if seen.connections == 0 {
-                continue;
-            }
-            let entry = by.entry(exception).or_insert_with(|| ExceptedBy {
-                exception: exception.clone(),
-                from: BTreeSet::new(),
-                connections: 0,
-            });
-            entry.from.insert(from.to_owned());
-            if counted.insert(exception) {
-                entry.connections = entry.connections.saturating_add(seen.connections);
-            }
-        }
-    }
-    Excepted { connections, by: by.into_values().collect(), findings: list.exception_findings.clone() }
 }
