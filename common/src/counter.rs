@@ -26,7 +26,8 @@ pub enum Counter {
     OverBudgetCluster,
     /// The same for what is opened to a pod from outside.
     OverBudgetOutside,
-    /// A packet of a connection whose opening we did not see, and that ends one: a reset, or a FIN.
+    /// A packet of a connection whose opening we did not see, and that ends one or says that there is none: a reset,
+    /// or a FIN of a connection of which no packet was seen before.
     Orphan,
     /// The orphan table had no room: packets of a connection whose opening we did not see.
     OrphanTableFull,

@@ -105,9 +105,14 @@ fn count_on_edge(ctx: &TcContext, ends: &mut Ends, arrival: &Arrival) -> Option<
         Step::Continue | Step::Close | Step::Reset | Step::Abort => {
             let counted = edges::go_on(ends, arrival);
             if counted.is_none() {
-                // What ends a connection is no reason to keep it.
-                let goes_on = ends.packet().step == Step::Continue;
-                orphans::record(ctx.skb.skb, ends, arrival, goes_on);
+                let step = ends.packet().step;
+                if matches!(step, Step::Continue | Step::Close) {
+                    // What ends a connection is no reason to keep it.
+                    orphans::record(ctx.skb.skb, ends, arrival, step == Step::Continue);
+                } else {
+                    // A reset may as well say that there is no connection.
+                    count(Counter::Orphan, arrival.packets);
+                }
             }
             return counted;
         }
