@@ -82,7 +82,8 @@ impl Watch {
                 Event::Interface(interface) => {
                     self.auditor.interface(interface.index, interface.since, interface.routed, now);
                 }
-                Event::Unwatched { index, reason, .. } => panic!("{index:?}: {reason:?}"),
+                // The way to the host outside: what crosses it is not a pod's.
+                Event::Unwatched { .. } => {}
                 Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
                 Event::Read { observations, .. } => {
                     let told = self.conntrack.as_mut().map(Conntrack::take);

@@ -77,7 +77,7 @@ impl Agent {
         let (socket, log) = (folder.join("api.sock"), folder.join("agent.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let both = file.try_clone().context("cannot share the agent's log")?;
-        let arguments: [OsString; 11] = [
+        let arguments: [OsString; 12] = [
             "--".into(),
             binary.into(),
             "agent".into(),
@@ -89,6 +89,8 @@ impl Agent {
             LISTEN.to_string().into(),
             "--api".into(),
             api_address(&socket),
+            // The few hosts outside are told apart, so that each can be tried when policies are enforced.
+            "--exact-external".into(),
         ];
         let arguments = arguments.into_iter().chain(more.iter().map(OsString::from));
         let process = Process::start("the agent", namespace, "demo-enter", arguments, |command| {
