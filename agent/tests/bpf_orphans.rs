@@ -19,8 +19,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use dryfence::model::edge::{Counters, Direction, OrientedBy, Protocol};
+use dryfence::capture::{Folding, Settings};
+use dryfence::model::edge::{Counters, Direction, OrientedBy, Protocol, Scope};
 use frames::{ACK, Tcp, frame};
+use ipnet::IpNet;
 use netns::{GATEWAY4, Pod, in_own_namespace, station_of};
 use traffic::send_frame;
 use watch::Watch;
@@ -141,6 +143,78 @@ fn an_open_connection_with_somebody_who_is_no_pod_is_oriented_by_the_pods_own_so
             let edge = watch.edge(direction, pod.index, port, Protocol::Tcp);
             assert_eq!((connections(edge), edge.1), ((1, 1, 0), OrientedBy::Listener), "{port}");
         }
+        assert_eq!(watch.capture.losses(), []);
+    });
+}
+
+#[test]
+fn an_open_connection_with_a_range_counts_on_one_edge_with_it_from_the_first_packet() {
+    in_own_namespace(|host| async move {
+        let pod = Pod::new(&host, 10).await;
+        let mut to = Open::new(None, Some(&pod), SocketAddr::new(pod.v4, 8080), None).await;
+        let mut watch = Watch::start_with(Settings { budget_outside: 1, ..Settings::default() }).await;
+        let range: IpNet = "192.0.2.0/28".parse().unwrap();
+        let folding = Folding { length: range.prefix_len(), outside: true };
+        watch.capture.fold(vec![(range, folding)]).await;
+        for round in 1..=3 {
+            to.exchange();
+            watch
+                .until(|seen| {
+                    let sum = seen.edges.values().next().map(|(sum, _)| payload(sum, pod.v4));
+                    sum == Some((round * 100, round * 200))
+                })
+                .await;
+        }
+        let (key, (sum, last)) = watch.seen.edges.first_key_value().unwrap();
+        assert_eq!((key.initiator, key.scope), (range.network(), Scope::Range(28)));
+        assert_eq!((sum.attempts, sum.accepted, last.oriented_by), (1, 1, OrientedBy::Listener));
+        assert_eq!(watch.seen.edges.len(), 1, "{:#?}", watch.seen.edges);
+        // Its edge spent the budget: it is charged as one that the programs make.
+        let other = SocketAddr::new(pod.v4, 8081);
+        let _second = Open::new(None, Some(&pod), other, None).await;
+        watch.read().await;
+        let losses = watch.capture.losses();
+        let [loss] = &losses[..] else { panic!("{losses:?}") };
+        assert_eq!((&*loss.stage, &*loss.reason, loss.edges), ("budget", "outside", 1));
+    });
+}
+
+#[test]
+fn a_connection_that_goes_on_after_its_edge_left_the_kernel_is_not_counted_again() {
+    in_own_namespace(|host| async move {
+        let client = Pod::new(&host, 10).await;
+        let server = Pod::new(&host, 20).await;
+        client.namespace.run(traffic::without_ipv6).await;
+        server.namespace.run(traffic::without_ipv6).await;
+        let settings = Settings { edge_idle: Duration::from_millis(50), ..Settings::default() };
+        let mut watch = Watch::start_with(settings).await;
+        let address = SocketAddr::new(server.v4, 8080);
+        let mut open = Open::new(Some(&client), Some(&server), address, None).await;
+        for round in 1..=4 {
+            open.exchange();
+            watch
+                .until(|seen| {
+                    seen.edges.len() == 2
+                        && seen.edges.values().all(|(sum, _)| {
+                            sum.bytes_to_responder >= round * 100 && sum.bytes_to_initiator >= round * 200
+                        })
+                })
+                .await;
+            let left = watch.capture.status().left;
+            for _ in 0..1000 {
+                watch.read().await;
+                if watch.capture.status().left >= left + 2 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        watch.read().await;
+        for (direction, index) in [(Direction::Egress, client.index), (Direction::Ingress, server.index)] {
+            let edge = watch.edge(direction, index, 8080, Protocol::Tcp);
+            assert_eq!((connections(edge), edge.1), ((1, 1, 0), OrientedBy::Handshake));
+        }
+        assert!(watch.seen.unoriented.is_empty(), "{:#?}", watch.seen.unoriented);
         assert_eq!(watch.capture.losses(), []);
     });
 }

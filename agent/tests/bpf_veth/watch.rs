@@ -24,8 +24,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         // Readings only when the test asks, or at a hint.
-        let settings = Settings { read_interval: Duration::from_secs(3600), ..Settings::default() };
+        let settings = Settings { read_interval: Duration::from_secs(3600), ..settings };
         match Capture::start(settings).await {
             Ok((capture, events)) => Self { capture, events, seen: Seen::default() },
             Err(error) => panic!("{error}: {error:?}"),
