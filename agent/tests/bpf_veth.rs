@@ -226,9 +226,14 @@ fn every_kind_of_traffic_is_counted_by_clsact_and_its_filters_go() {
 }
 
 fn has_tcx() -> bool {
+    is_at_least(6, 6)
+}
+
+/// Whether the kernel is of this release or a later one.
+fn is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rtnetlink::Handle;
 
 use crate::netns::{Pod, in_own_namespace, route_into_the_void};
 use crate::traffic::{ask_tcp, dropped, hammer, scan, serve_tcp, without_ipv6};
-use crate::{Seen, manual, number_from, socket, start};
+use crate::{Seen, is_at_least, manual, number_from, socket, start};
 
 /// Where the edges of everything that had no room are told.
 const NOWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -77,8 +77,11 @@ fn idle_edges_leave_the_kernel_and_come_back_and_every_packet_is_counted() {
         seen.take(&mut events);
         for (direction, local) in [(Direction::Egress, client.v4), (Direction::Ingress, server.v4)] {
             let edge = seen.edge(direction, local, 9999, Protocol::Udp);
-            assert_eq!(edge.packets_to_responder, 10 * ROUNDS + 60);
-            assert_eq!(edge.bytes_to_responder, (10 * ROUNDS + 60) * 48);
+            // Before Linux 5.14 an edge is read and deleted by two calls: what comes in between is lost.
+            let may_be_lost = if is_at_least(5, 14) { 0 } else { 6 };
+            let lost = 10 * ROUNDS + 60 - edge.packets_to_responder;
+            assert!(lost <= may_be_lost, "{lost}");
+            assert_eq!(edge.bytes_to_responder, edge.packets_to_responder * 48);
             let edge = seen.edge(direction, local, 8080, Protocol::Tcp);
             assert_eq!((edge.attempts, edge.accepted, edge.refused), (ROUNDS, ROUNDS, 0));
         }

@@ -12,9 +12,10 @@ use super::debian::{KernelFiles, output};
 
 /// What pods' networks are made of. A kernel has them as modules, built in, or not at all; then the tests that
 /// need them find out.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "veth",
     "netkit",
+    "tun",
     "dummy",
     "bridge",
     "8021q",
