@@ -9,5 +9,6 @@ pub mod cause;
 pub mod join;
 pub mod judges;
 pub mod ledger;
+mod orient;
 pub mod translations;
 pub mod waiting;

@@ -16,10 +16,12 @@ mod interfaces;
 mod kernel;
 mod lock;
 mod losses;
+pub mod orphans;
 pub mod programs;
 mod readings;
 mod settings;
 mod syscall;
+pub mod table;
 mod task;
 mod watch;
 
@@ -37,10 +39,11 @@ pub use lock::{Holder, Lock};
 pub use losses::Status;
 pub use settings::{Accounting, Attach, InvalidPattern, Pattern, Settings};
 
-use crate::model::edge::{IfIndex, Observation};
+use crate::model::edge::{Direction, IfIndex, Observation};
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::unobserved::Unobserved;
+use crate::model::unoriented::{Unoriented, UnorientedKey};
 
 /// The host side of a pod's interface, on which the programs are: of a veth, or the primary of a netkit pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +70,13 @@ pub enum Event {
     /// An interface is gone or no longer watched. Comes after the last observation of it.
     InterfaceGone { index: IfIndex, at: Timestamp },
     /// What was counted between two readings; every one is told, also when nothing was counted.
-    Read { observations: Vec<Observation>, from: Timestamp, to: Timestamp },
+    Read {
+        observations: Vec<Observation>,
+        /// Connections older than the agent of which sockets do not tell who opened them.
+        unoriented: Vec<Unoriented>,
+        from: Timestamp,
+        to: Timestamp,
+    },
 }
 
 /// Capture that runs. Dropping it detaches the programs, without a last reading.
@@ -118,6 +127,14 @@ impl Capture {
     /// Reads a last time, and detaches everything. Returns when that is done.
     pub async fn stop(&self) {
         self.order(task::Order::Stop).await;
+    }
+
+    /// Tells who opened connections that came as unoriented, so that their further packets are counted on edges.
+    /// Never waits: what is not taken now comes as unoriented again.
+    pub fn settle(&self, answers: Vec<(UnorientedKey, Direction)>) {
+        if let Err(error) = self.orders.try_send(task::Order::Settle(answers)) {
+            tracing::debug!(%error, "connections stay orphans for now");
+        }
     }
 
     /// Everything lost since the start. Where edges were lost, `edges` is an upper bound: the packets that would

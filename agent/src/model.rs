@@ -15,4 +15,5 @@ pub mod selector;
 pub mod time;
 pub mod translation;
 pub mod unobserved;
+pub mod unoriented;
 pub mod verdict;

@@ -18,6 +18,7 @@ use dryfence::capture::programs::{FROM_POD, Programs, TO_POD};
 use dryfence_common::address::from_ip;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, LOCAL_INITIATED};
+use dryfence_common::orphan::{FIRST_FROM_POD, OrphanInterface, UNTOLD};
 use dryfence_common::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use dryfence_common::settings::Settings as KernelSettings;
 use frames::{ACK, FIN, FRAGMENT, RST, SYN, Tcp, authentication, ethernet, extension, fragment, frame};
@@ -293,7 +294,86 @@ fn a_connection_older_than_the_programs_is_an_orphan() {
     let one = Connection::new(ends, 40000, 1000);
     kernel.sent_by_pod(&one.to_server(ACK, 5000, 600, 10));
     kernel.sent_to_pod(&one.to_client(FIN | ACK, 600, 5010, 10));
+    // It ends one that nobody knows.
+    kernel.sent_to_pod(&Connection::new(ends, 40001, 1000).to_client(FIN | ACK, 600, 5010, 10));
+    assert_eq!((kernel.edges(), kernel.counted()), (0, vec![(Counter::Orphan, 1)]));
+    let orphans = kernel.programs.orphans().read().unwrap();
+    let [(key, value)] = orphans[..] else { panic!("{orphans:?}") };
+    assert_eq!((key.local, key.local_port), (from_ip(ip(ends[0])), 40000));
+    assert_eq!((key.remote, key.remote_port), (from_ip(ip(ends[1])), 80));
+    assert_eq!((key.interface, key.protocol), (LOOPBACK, TCP));
+    assert_eq!((value.packets_from_pod, value.packets_to_pod), (1, 1));
+    assert_eq!((value.bytes_from_pod, value.bytes_to_pod), (50, 50));
+    assert_eq!(value.evidence, FIRST_FROM_POD, "whose sockets to ask was not told");
+}
+
+#[test]
+fn a_reset_of_no_connection_we_know_is_counted_and_kept_nowhere() {
+    let Some(mut kernel) = load() else { return };
+    let [ends, _] = ENDS;
+    let one = Connection::new(ends, 40000, 1000);
+    kernel.sent_to_pod(&one.to_client(RST, 600, 0, 0));
+    kernel.sent_to_pod(&one.to_client(RST | ACK, 600, 1001, 0));
     assert_eq!((kernel.edges(), kernel.counted()), (0, vec![(Counter::Orphan, 2)]));
+    assert!(kernel.programs.orphans().read().unwrap().is_empty());
+}
+
+#[test]
+fn orphans_have_a_budget_and_a_table_and_what_is_refused_is_counted() {
+    let Some(mut kernel) = load() else { return };
+    let [ends, _] = ENDS;
+    let client = |port| Connection::new(ends, port, 1000).to_server(ACK, 5000, 600, 10);
+    for port in 0..=UNTOLD.allowance as u16 {
+        kernel.sent_by_pod(&client(port));
+    }
+    assert_eq!(kernel.counted(), [(Counter::OrphanBudgetSpent, 1)]);
+    // A known one goes on to be counted.
+    kernel.sent_by_pod(&client(0));
+    assert_eq!(kernel.counted(), [(Counter::OrphanBudgetSpent, 1)]);
+    let told = OrphanInterface { allowance: u64::MAX, ..UNTOLD };
+    kernel.programs.orphans().tell(LOOPBACK, &told).unwrap();
+    for port in 0..=16_384 {
+        kernel.sent_by_pod(&client(port));
+    }
+    assert_eq!(kernel.programs.orphans().read().unwrap().len(), 16_384);
+    assert_eq!(kernel.counted(), [(Counter::OrphanTableFull, 1), (Counter::OrphanBudgetSpent, 1)]);
+    assert_eq!(kernel.edges(), 0);
+}
+
+#[test]
+fn a_datagram_from_a_servers_port_to_a_clients_is_no_request_while_the_interface_is_young() {
+    let short = KernelSettings {
+        datagram_timeout: 1_000_000_000,
+        datagram_stream_timeout: 5_000_000_000,
+        ..KernelSettings::DEFAULT
+    };
+    let Some(mut kernel) = load_with(short) else { return };
+    let [ends, _] = ENDS;
+    let [pod, other] = ends.map(ip);
+    // The programs' clock, as a packet tells it.
+    kernel.sent_by_pod(&Connection::new(ends, 40000, 1000).to_server(SYN, 1000, 0, 0));
+    let since = kernel.edge(&mk_key(ends, true, TCP, 80)).first_seen;
+    let young = OrphanInterface { since, ..UNTOLD };
+    kernel.programs.orphans().tell(LOOPBACK, &young).unwrap();
+    for (from, to) in [(53, 40000), (40000, 53), (40001, 40002), (500, 4500)] {
+        kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(from, to, 30)));
+    }
+    assert_eq!(kernel.programs.orphans().read().unwrap().len(), 1, "the first");
+    assert_eq!(kernel.edges(), 4, "the others, and the one before");
+    let ask = frame(pod, other, UDP, &frames::udp(40000, 53, 30));
+    kernel.sent_by_pod(&ask);
+    let [(_, orphan)] = kernel.programs.orphans().read().unwrap()[..] else { panic!() };
+    assert_eq!((orphan.packets_to_pod, orphan.packets_from_pod), (1, 1), "either may have asked");
+    // The agent says nothing: whoever speaks next to a server's port asks.
+    sleep(Duration::from_millis(1100));
+    kernel.sent_by_pod(&ask);
+    kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
+    let edge = kernel.edge(&mk_key(ends, true, UDP, 53));
+    assert_eq!((connections(&edge), packets(&edge)), ((1, 1, 0), (1, 1)));
+    sleep(Duration::from_millis(5500));
+    kernel.sent_to_pod(&frame(other, pod, UDP, &frames::udp(53, 40000, 30)));
+    assert_eq!(kernel.edge(&mk_key(ends, false, UDP, 40000)).attempts, 1, "the interface is old now");
+    assert_eq!(kernel.counted(), []);
 }
 
 #[test]
@@ -491,6 +571,10 @@ fn extension_headers_and_fragments_of_ipv6_are_followed() {
         assert_eq!(kernel.edge(&mk_key(ends, true, TCP, port)).attempts, 1, "{port}");
     }
     kernel.sent_by_pod(&send(FRAGMENT, &fragment(TCP, 1, &syn(86))));
+    assert_eq!(packets(&kernel.edge(&mk_key(ends, true, TCP, 84))), (2, 0), "the rest of that datagram");
+    let mut other = fragment(TCP, 1, &syn(86));
+    other[7] += 1;
+    kernel.sent_by_pod(&send(FRAGMENT, &other));
     kernel.sent_by_pod(&send(60, &extension(60, 1, &chain)));
     assert_eq!(kernel.edges(), 5);
     assert_eq!(kernel.counted(), [(Counter::ChainTooLong, 1), (Counter::LaterFragment, 1)]);
@@ -511,8 +595,50 @@ fn options_and_fragments_of_ipv4_are_followed() {
     kernel.sent_by_pod(&send(&[], 0x2001));
     kernel.sent_by_pod(&send(&[], 1));
     let edge = kernel.edge(&mk_key(ends, true, TCP, 80));
-    assert_eq!((connections(&edge), packets(&edge)), ((1, 0, 0), (12, 0)));
-    assert_eq!((kernel.edges(), kernel.counted()), (1, vec![(Counter::LaterFragment, 2)]));
+    assert_eq!((connections(&edge), packets(&edge)), ((1, 0, 0), (14, 0)));
+    assert_eq!((kernel.edges(), kernel.counted()), (1, vec![]));
+}
+
+#[test]
+fn later_fragments_count_for_the_edge_of_the_first_whoever_sent_them() {
+    let Some(mut kernel) = load() else { return };
+    for ends in ENDS {
+        let [pod, other] = ends.map(ip);
+        let piece = |from: IpAddr, to: IpAddr, offset: u16, payload: &[u8]| match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                ethernet(0x0800, &frames::ipv4(from, to, UDP, &[], 0x2000 | offset, payload))
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                ethernet(0x86dd, &frames::ipv6(from, to, FRAGMENT, &fragment(UDP, offset, payload)))
+            }
+            _ => panic!("two families"),
+        };
+        // Before its first, nobody knows whose it is.
+        kernel.sent_by_pod(&piece(pod, other, 2, &[0; 8]));
+        assert_eq!(kernel.counted(), [(Counter::LaterFragment, if ends == ENDS[0] { 1 } else { 3 })]);
+        kernel.sent_by_pod(&piece(pod, other, 0, &frames::udp(40000, 53, 0)));
+        kernel.sent_by_pod(&piece(pod, other, 1, &[0; 8]));
+        kernel.sent_by_pod(&piece(pod, other, 2, &[0; 8]));
+        kernel.sent_to_pod(&piece(other, pod, 0, &frames::udp(53, 40000, 0)));
+        kernel.sent_to_pod(&piece(other, pod, 1, &[0; 16]));
+        let edge = kernel.edge(&mk_key(ends, true, UDP, 53));
+        assert_eq!((connections(&edge), packets(&edge)), ((1, 1, 0), (3, 2)));
+        let headers = if ends == ENDS[0] { 20 } else { 48 };
+        assert_eq!((edge.bytes_to_responder, edge.bytes_to_initiator), (3 * (headers + 8), 2 * headers + 24));
+        // The other way round, it is another datagram.
+        let unknown = if ends == ENDS[0] { 2 } else { 4 };
+        kernel.sent_to_pod(&frame_with_identification(&piece(other, pod, 1, &[0; 8])));
+        assert_eq!(kernel.counted(), [(Counter::LaterFragment, unknown)]);
+    }
+    assert_eq!(kernel.edges(), 2);
+}
+
+/// The same fragment of another datagram.
+fn frame_with_identification(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let low_byte = if frame[12..14] == [0x08, 0x00] { 14 + 5 } else { 14 + 40 + 7 };
+    frame[low_byte] += 1;
+    frame
 }
 
 #[test]

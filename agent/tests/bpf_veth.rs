@@ -23,9 +23,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use dryfence::capture::{Attach, Capture, Event, Means, Settings};
-use dryfence::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, Protocol};
+use dryfence::model::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol};
 use futures::TryStreamExt as _;
-use netns::{Pod, in_own_namespace, route_into_the_void};
+use netns::{Pod, in_own_namespace, route_into_the_void, station_of};
 use rtnetlink::Handle;
 use tokio::sync::mpsc::Receiver;
 use traffic::{
@@ -334,12 +334,13 @@ fn traffic_passes_unharmed_when_the_map_is_full_and_the_loss_is_counted() {
         capture.read().await;
         let mut seen = Seen::default();
         seen.take(&mut events);
-        assert_eq!(seen.edges.len(), 16);
+        // What else is seen are connections without an opening that anybody kept.
+        let opened = seen.edges.values().filter(|(_, last)| last.oriented_by == OrientedBy::Handshake);
+        assert_eq!(opened.count(), 16);
         let losses = capture.losses();
         let full = losses.iter().find(|loss| (&*loss.stage, &*loss.reason) == ("edge-map", "full")).unwrap();
         // Each connection would have made two edges; its SYN and its SYN-ACK each try both sides.
         assert!(full.edges >= 200 - 16 && full.packets >= full.edges, "{losses:?}");
-        assert!(losses.iter().any(|loss| loss.stage == "orphan"), "{losses:?}");
     });
 }
 
@@ -393,17 +394,6 @@ fn a_vlan_tag_that_the_kernel_took_out_of_the_bytes_is_told() {
         let vlans: Vec<_> = seen.edges.iter().map(|(key, (_, last))| (key.port & 0xff, last.vlan)).collect();
         assert_eq!(vlans, [(1, 42), (2, 7)], "one tag, and the outer of two");
     });
-}
-
-/// The Ethernet address of an interface.
-async fn station_of(host: &Handle, index: u32) -> [u8; 6] {
-    use netlink_packet_route::link::LinkAttribute;
-    let links: Vec<_> = host.link().get().match_index(index).execute().try_collect().await.unwrap();
-    let address = links[0].attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => bytes.first_chunk().copied(),
-        _ => None,
-    });
-    address.unwrap()
 }
 
 /// A UDP packet to port 5000, with checksums that a real stack accepts.

@@ -15,6 +15,12 @@ pub const fn mapped(octets: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// Whether an address is a mapped IPv4 address.
+#[inline(always)]
+pub fn is_mapped(address: &Address) -> bool {
+    address[..12] == MAPPED
+}
+
 /// From the standard library's type.
 pub const fn from_ip(address: IpAddr) -> Address {
     match address {

@@ -10,7 +10,7 @@ pub enum Counter {
     Malformed,
     /// More IPv6 extension headers or VLAN tags than we follow.
     ChainTooLong,
-    /// A later fragment: it has no ports, so no edge can be named.
+    /// A later fragment whose first we did not see, or no longer know: it has no ports, so no edge can be named.
     LaterFragment,
     /// The edge map had no room for a new edge: packets.
     EdgeMapFull,
@@ -26,8 +26,13 @@ pub enum Counter {
     OverBudgetCluster,
     /// The same for what is opened to a pod from outside.
     OverBudgetOutside,
-    /// A packet of a connection whose opening we did not see.
+    /// A packet of a connection whose opening we did not see, and that ends one or says that there is none: a reset,
+    /// or a FIN of a connection of which no packet was seen before.
     Orphan,
+    /// The orphan table had no room: packets of a connection whose opening we did not see.
+    OrphanTableFull,
+    /// The same: its interface has too many of them.
+    OrphanBudgetSpent,
     /// A reply or an error whose request we did not see.
     OrphanReply,
     /// The ring buffer was full: the edge is in the map and will be read later. Late, not lost.
@@ -80,6 +85,8 @@ impl Counter {
         Self::OverBudgetCluster,
         Self::OverBudgetOutside,
         Self::Orphan,
+        Self::OrphanTableFull,
+        Self::OrphanBudgetSpent,
         Self::OrphanReply,
         Self::Late,
         Self::NotIp,
@@ -106,7 +113,7 @@ impl Counter {
             | Self::EdgeInsertFailed
             | Self::EdgeInsertFailedOpening => "edge-map",
             Self::OverBudgetOpened | Self::OverBudgetCluster | Self::OverBudgetOutside => "budget",
-            Self::Orphan | Self::OrphanReply => "orphan",
+            Self::Orphan | Self::OrphanTableFull | Self::OrphanBudgetSpent | Self::OrphanReply => "orphan",
             Self::Late => "ring",
             Self::NotIp
             | Self::Group
@@ -125,7 +132,8 @@ impl Counter {
             Self::Malformed => "malformed",
             Self::ChainTooLong => "chain-too-long",
             Self::LaterFragment => "later-fragment",
-            Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::Late => "full",
+            Self::EdgeMapFull | Self::EdgeMapFullOpening | Self::OrphanTableFull | Self::Late => "full",
+            Self::OrphanBudgetSpent => "budget-spent",
             Self::EdgeInsertFailed | Self::EdgeInsertFailedOpening => "insert-failed",
             Self::OverBudgetOpened => "opened",
             Self::OverBudgetCluster => "cluster",
@@ -152,6 +160,8 @@ impl Counter {
             | Self::EdgeMapFull
             | Self::EdgeInsertFailed
             | Self::Orphan
+            | Self::OrphanTableFull
+            | Self::OrphanBudgetSpent
             | Self::OrphanReply => Meaning::LostPackets,
             Self::EdgeMapFullOpening
             | Self::EdgeInsertFailedOpening

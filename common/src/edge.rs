@@ -17,6 +17,10 @@ pub const OVERFLOW: u8 = 0x7f << FOLDED_SHIFT;
 pub const BY_HANDSHAKE: u16 = 1;
 /// The edge was made by the first datagram.
 pub const BY_FIRST_PACKET: u16 = 2;
+/// The agent made the edge: sockets told who opened a connection that is older than it.
+pub const BY_LISTENER: u16 = 3;
+/// The agent made the edge: ports of Services and containers told.
+pub const BY_SERVICE: u16 = 4;
 
 /// What a policy can tell apart, at one interface. Client ports are not in it.
 ///
@@ -135,7 +139,7 @@ pub struct EdgeValue {
     pub answered: u64,
     /// The VLAN id of the packet that made the edge; 0 is untagged.
     pub vlan: u16,
-    /// [`BY_HANDSHAKE`] or [`BY_FIRST_PACKET`].
+    /// [`BY_HANDSHAKE`], [`BY_FIRST_PACKET`], [`BY_LISTENER`] or [`BY_SERVICE`].
     pub oriented_by: u16,
     /// The [`Kind`] that the edge is charged to.
     pub kind: u8,

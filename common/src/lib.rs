@@ -7,5 +7,7 @@
 pub mod address;
 pub mod counter;
 pub mod edge;
+pub mod fragment;
+pub mod orphan;
 pub mod packet;
 pub mod settings;

@@ -73,12 +73,16 @@ pub enum Step {
     Refuse,
     /// It ends a connection, and refuses it if that was the last attempt: other RST+ACK, SCTP ABORT.
     Abort,
+    /// A reset that acknowledges nothing: ends a connection, or answers a packet of none (RFC 9293, 3.10.7.1).
+    Reset,
     /// Anything later: the packet does not say who opened the connection.
     Continue,
-    /// The same, and the last of its sender: TCP FIN, or RST that acknowledges nothing.
+    /// The same, and the last of its sender: TCP FIN.
     Close,
     /// UDP: has no steps.
     Datagram,
+    /// A later fragment: its ports were in the first one, and both are 0 here.
+    Fragment,
     /// ICMP: its sender asks.
     Request,
     /// ICMP: its sender answers.
@@ -107,6 +111,46 @@ pub struct Packet {
     pub length: u32,
     /// How many of them are headers, up to and with the transport's: GSO repeats them in every segment.
     pub headers: u32,
+    /// Which fragment of which datagram it is.
+    pub fragment: Fragment,
+}
+
+/// Which part of a datagram a packet is: all of it, or the first or a later one of several fragments of the datagram
+/// with this identification. One word, since the kernel's verifier wants words aligned on the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragment(u64);
+
+impl Fragment {
+    /// The packet is the whole datagram.
+    pub const WHOLE: Self = Self(0);
+    const FIRST: u64 = 1 << 32;
+    const LATER: u64 = 2 << 32;
+
+    #[inline(always)]
+    pub const fn first(identification: u32) -> Self {
+        Self(Self::FIRST | identification as u64)
+    }
+
+    #[inline(always)]
+    pub const fn later(identification: u32) -> Self {
+        Self(Self::LATER | identification as u64)
+    }
+
+    #[inline(always)]
+    pub const fn is_first(self) -> bool {
+        self.0 & Self::FIRST != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_later(self) -> bool {
+        self.0 & Self::LATER != 0
+    }
+
+    /// Which datagram it is a part of; 0 for a whole one.
+    #[inline(always)]
+    pub const fn identification(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// Reads a packet.
@@ -128,8 +172,20 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
     if frame.to_group || datagram.to_group {
         return Err(Counter::Group);
     }
-    if datagram.later_fragment {
-        return Err(Counter::LaterFragment);
+    if datagram.fragment.is_later() {
+        return Ok(Packet {
+            source: datagram.source,
+            destination: datagram.destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: datagram.protocol,
+            step: Step::Fragment,
+            vlan: frame.vlan,
+            number: 0,
+            length: datagram.length,
+            headers: (datagram.payload - frame.payload) as u32,
+            fragment: datagram.fragment,
+        });
     }
     let segment = match datagram.protocol {
         TCP => transport::tcp(bytes, datagram.payload)?,
@@ -153,6 +209,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
         number: segment.number,
         length: datagram.length,
         headers: (datagram.payload - frame.payload) as u32 + segment.header,
+        fragment: datagram.fragment,
     })
 }
 

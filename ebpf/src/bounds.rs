@@ -9,9 +9,15 @@ use crate::maps::{ALLOWED, MADE, add, count, setting};
 /// Whether another edge may be made. Several CPUs that ask at once may each get a yes.
 #[inline(always)]
 pub(crate) fn has_room(account: &Account) -> bool {
-    let Some(made) = MADE.get_ptr(account) else { return true };
     // SAFETY: the maps' values are valid while the program runs; aligned 64-bit loads do not tear.
-    let (made, allowed) = unsafe { (made.read_volatile(), ALLOWED.get(account).copied()) };
+    let (made, allowed) = unsafe {
+        let made = match MADE.get_ptr(account) {
+            Some(made) => made.read_volatile(),
+            None => 0,
+        };
+        // Less than the budget where the agent made edges.
+        (made, ALLOWED.get(account).copied())
+    };
     made < allowed.unwrap_or_else(|| budget(account.kind))
 }
 

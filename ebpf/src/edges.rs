@@ -39,7 +39,7 @@ pub(crate) enum By {
 impl By {
     /// Whether the sender initiates.
     #[inline(always)]
-    const fn initiates(self) -> bool {
+    pub(crate) const fn initiates(self) -> bool {
         matches!(self, Self::Opening | Self::Request)
     }
 }
@@ -61,10 +61,10 @@ pub(crate) fn step(ends: &mut Ends, by: By, attempt: u64, arrival: &Arrival) {
     }
 }
 
-/// A packet of a connection that is open; false where no edge is found.
+/// A packet of a connection that is open. Whether its sender is the initiator; `None` where no edge is found.
 #[inline(always)]
-pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> bool {
-    let Some((edge, initiated)) = find_open(ends) else { return false };
+pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
+    let (edge, initiated) = find_open(ends)?;
     let packet = ends.packet();
     let is_abort = packet.step == Step::Abort;
     if initiated {
@@ -86,7 +86,7 @@ pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> bool {
         }
         edge.to_initiator(arrival);
     }
-    true
+    Some(initiated)
 }
 
 /// The edge, and whether the packet's sender is its initiator: the lower port is more likely the responder's.
@@ -107,14 +107,15 @@ fn find_open(ends: &mut Ends) -> Option<(Edge, bool)> {
     Edge::find(ends.overflow(lower_responds)).map(|edge| (edge, lower_responds))
 }
 
-/// A datagram of an edge that is there; false where its sender initiates a new one.
+/// A datagram of an edge that is there. Whether its sender is the initiator; `None` where it initiates a new one, or
+/// belongs to what passed before the programs were there.
 ///
 /// It is an answer only while the edge the other way is active; else its sender initiates. Equal ports on both
 /// sides (gossip) never tell an answer from a request: each side's datagrams are its own edge's, and show that the
 /// other one is heard.
 #[inline(always)]
-pub(crate) fn datagram(ends: &mut Ends, arrival: &Arrival) -> bool {
-    let Some((edge, initiated)) = find_datagrams(ends, arrival) else { return false };
+pub(crate) fn datagram(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
+    let (edge, initiated) = find_datagrams(ends, arrival)?;
     if initiated {
         edge.request(arrival.at, arrival);
         edge.to_responder(arrival);
@@ -122,7 +123,7 @@ pub(crate) fn datagram(ends: &mut Ends, arrival: &Arrival) -> bool {
         edge.accept_once(edge.opened());
         edge.to_initiator(arrival);
     }
-    true
+    Some(initiated)
 }
 
 #[inline(always)]
@@ -192,6 +193,18 @@ pub(crate) fn unreachable(ends: &mut Ends) -> bool {
     let opened = edge.opened();
     if opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP) {
         edge.refuse_once(opened);
+    }
+    true
+}
+
+/// A later fragment of a datagram that was counted on the edge. False if that is gone.
+#[inline(always)]
+pub(crate) fn piece(ends: &mut Ends, initiated: bool, arrival: &Arrival) -> bool {
+    let Some(edge) = find(ends, initiated) else { return false };
+    if initiated {
+        edge.to_responder(arrival);
+    } else {
+        edge.to_initiator(arrival);
     }
     true
 }

@@ -7,6 +7,7 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::lpm_trie::Key;
 use dryfence_common::address::{Address, prefix};
 use dryfence_common::edge::{Account, EdgeKey, FOLDED_SHIFT, Kind, LOCAL_INITIATED, OVERFLOW, attempt_among};
+use dryfence_common::orphan::OrphanKey;
 use dryfence_common::packet::{Packet, SCTP, TCP};
 
 use crate::maps::RANGES;
@@ -61,6 +62,40 @@ impl Ends {
     #[inline(always)]
     pub(crate) const fn packet(&self) -> &Packet {
         &self.packet
+    }
+
+    /// Whether the packet comes from the pod.
+    #[inline(always)]
+    pub(crate) fn is_from_pod(&self) -> bool {
+        self.side == Side::FromPod
+    }
+
+    /// The interface's index.
+    #[inline(always)]
+    pub(crate) const fn interface(&self) -> u32 {
+        self.key.interface
+    }
+
+    /// What the first fragment said goes for this one, whose ports are not in it.
+    #[inline(always)]
+    pub(crate) fn like_the_first(&mut self, port: u16, protocol: u8) {
+        self.packet.source_port = port;
+        self.packet.destination_port = port;
+        self.packet.protocol = protocol;
+        self.key.protocol = protocol;
+    }
+
+    /// The connection of the packet, by which end is the pod's, each at its own address.
+    #[inline(always)]
+    pub(crate) fn orphan(&self) -> OrphanKey {
+        let Packet { source, destination, source_port, destination_port, protocol, .. } = self.packet;
+        let interface = self.key.interface;
+        let (local, remote, local_port, remote_port) = if self.side == Side::FromPod {
+            (source, destination, source_port, destination_port)
+        } else {
+            (destination, source, destination_port, source_port)
+        };
+        OrphanKey { local, remote, interface, local_port, remote_port, protocol, padding: [0; 7] }
     }
 
     #[inline(always)]

@@ -12,7 +12,9 @@
 mod bounds;
 mod edges;
 mod ends;
+mod fragments;
 mod maps;
+mod orphans;
 mod record;
 mod skb;
 

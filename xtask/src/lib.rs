@@ -6,6 +6,7 @@ use std::process::ExitCode;
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod fuzz;
 pub mod kernels;
 pub mod lint;
 pub mod test;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::bench::Bench;
 use xtask::build::Build;
 use xtask::demo;
+use xtask::fuzz::Fuzz;
 use xtask::kernels::Kernels;
 use xtask::lint::Lint;
 use xtask::test::Test;
@@ -29,6 +30,7 @@ enum Command {
     Demo(demo::Arguments),
     Test(Test),
     Bench(Bench),
+    Fuzz(Fuzz),
     Kernels(Kernels),
     Lint(Lint),
     /// What runs inside each of the demo's pods
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(build) => build.run().map(|()| ExitCode::SUCCESS),
         Command::Test(test) => test.run().map(|()| ExitCode::SUCCESS),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(fuzz) => fuzz.run().map(|()| ExitCode::SUCCESS),
         Command::Kernels(kernels) => kernels.run().map(|()| ExitCode::SUCCESS),
         Command::Lint(lint) => lint.run().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),

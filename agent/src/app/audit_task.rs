@@ -26,6 +26,7 @@ use crate::model::object::WorkloadRef;
 use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
+use crate::model::unoriented::Unoriented;
 use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
@@ -181,13 +182,17 @@ impl AuditTask {
             }
             Event::Unwatched { index, routed, reason } => self.auditor.unwatched(index, routed, reason),
             Event::InterfaceGone { index, .. } => self.auditor.interface_gone(index),
-            Event::Read { observations, .. } => self.observe(&observations, now),
+            Event::Read { observations, unoriented, .. } => self.observe(&observations, &unoriented, now),
         }
     }
 
-    fn observe(&mut self, observations: &[Observation], now: Timestamp) {
+    fn observe(&mut self, observations: &[Observation], unoriented: &[Unoriented], now: Timestamp) {
         // Every connection counted in this reading has been told by now.
         self.take_translations(now);
+        let told = self.auditor.observe_unoriented(unoriented, now, &mut self.recorder);
+        if !told.is_empty() {
+            self.capture.settle(told);
+        }
         self.auditor.observe(observations, now, &mut self.recorder);
         self.auditor.end_reading(now, &mut self.recorder);
     }

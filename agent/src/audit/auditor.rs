@@ -12,13 +12,14 @@ use super::cause::classify;
 use super::join::{Ends, Joined, join};
 use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
+use super::orient::{self, Unsettled};
 use super::translations::{Part, Translations};
 use super::waiting::Waiting;
 use crate::cluster::Object;
 use crate::cluster::folding::{Keyed, foldings};
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation};
+use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
@@ -27,6 +28,7 @@ use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::model::translation::Told;
 use crate::model::unobserved::Unobserved;
+use crate::model::unoriented::{Unoriented, UnorientedKey};
 use crate::model::verdict::UnknownReason;
 
 /// What an auditor is told at start.
@@ -61,6 +63,7 @@ pub trait Recorder {
 struct Losses {
     ledger_full: (u64, u64),
     waiting_full: (u64, u64),
+    unsettled_full: (u64, u64),
 }
 
 /// How many edges of the ledger are judged again in one go: about 10 ms of work, so that reading goes on.
@@ -74,6 +77,7 @@ pub struct Auditor {
     bindings: Bindings,
     ledger: Ledger,
     waiting: Waiting,
+    unsettled: Unsettled,
     translations: Translations,
     /// Where re-judging the ledger stands, while it does.
     rejudge_from: Option<usize>,
@@ -89,6 +93,7 @@ impl Auditor {
             ledger: Ledger::new(settings.most_edges),
             // Waiting is short; a node does not see more unknown peers than edges.
             waiting: Waiting::new(settings.most_edges),
+            unsettled: Unsettled::new(settings.most_edges),
             translations: Translations::default(),
             settings,
             index,
@@ -174,6 +179,52 @@ impl Auditor {
         }
     }
 
+    /// Takes what was counted on connections that sockets could not orient. The ports of Services and containers
+    /// may tell who opened one; what nobody tells in time is an edge of unknown ends. Returns what was told, so
+    /// that capture knows it too.
+    pub fn observe_unoriented(
+        &mut self,
+        seen: &[Unoriented],
+        now: Timestamp,
+        recorder: &mut dyn Recorder,
+    ) -> Vec<(UnorientedKey, Direction)> {
+        let mut told = Vec::new();
+        for seen in seen {
+            match orient::by_ports(&self.index, seen) {
+                Some(direction) => {
+                    told.push((seen.key, direction));
+                    let held = self.unsettled.release(&seen.key).into_iter().chain([*seen]);
+                    let held: Vec<_> =
+                        held.map(|seen| seen.oriented(direction, OrientedBy::Service)).collect();
+                    self.observe(&held, now, recorder);
+                }
+                None => {
+                    if !self.unsettled.hold(*seen, now) {
+                        let guessed = seen.oriented(Direction::Egress, OrientedBy::Unknown);
+                        lose(&mut self.losses.unsettled_full, &guessed.delta);
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    /// Tries again to orient what waits; what waited long enough is of unknown ends.
+    fn settle(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
+        for (seen, since) in self.unsettled.take() {
+            match orient::by_ports(&self.index, &seen) {
+                Some(direction) => {
+                    self.observe(&[seen.oriented(direction, OrientedBy::Service)], now, recorder);
+                }
+                None if Waiting::is_over(since, now) => {
+                    let (seen, ends) = orient::unknown(&seen);
+                    self.commit(edge_of(&seen, ends), recorder);
+                }
+                None => self.unsettled.put_back(seen, since),
+            }
+        }
+    }
+
     /// What connection tracking told: comes before the reading that counts it. `None` while it cannot be read.
     pub fn translated(&mut self, told: Option<&Told>, now: Timestamp) {
         self.translations.follow(told.is_some());
@@ -208,6 +259,7 @@ impl Auditor {
     }
 
     fn retry(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
+        self.settle(now, recorder);
         for (part, since) in self.waiting.take() {
             let seen = &part.seen;
             match join(&self.index, &mut self.bindings, &part, &[], now) {
@@ -356,6 +408,7 @@ impl Auditor {
         };
         let mut losses = vec![
             loss("join", "waiting-full", self.losses.waiting_full),
+            loss("orphan", "waiting-full", self.losses.unsettled_full),
             loss("ledger", "full", self.losses.ledger_full),
             loss("ledger", "unaccepted-evicted", (self.ledger.evicted(), 0)),
         ];

@@ -1,6 +1,7 @@
 //! What bounds the number of edges: budgets of each interface, and ranges of addresses that share an edge.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use aya::maps::MapData;
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use super::settings::Settings;
-use super::syscall::{self, Prefix};
+use super::syscall::{self, Prefix, Present};
 
 /// The kernel's maps that bound the number of edges.
 pub struct Bounds {
@@ -18,8 +19,8 @@ pub struct Bounds {
     allowed: MapData,
     ranges: MapData,
     budgets: [u32; 3],
-    /// Edges that left, by whose they were.
-    freed: FxHashMap<Account, u64>,
+    /// Edges that left, less those that the agent made, by whose they are.
+    freed: FxHashMap<Account, i64>,
     /// What is in the kernel's map of ranges.
     written: FxHashMap<IpNet, Folding>,
 }
@@ -52,10 +53,34 @@ impl Bounds {
 
     /// Notes that edges left: as many new ones have room.
     pub(super) fn free(&mut self, account: Account, edges: u64) -> io::Result<()> {
-        let freed = self.freed.entry(account).or_default();
-        *freed += edges;
-        let allowed = self.budget(&account) + *self.freed.get(&account).unwrap_or(&0);
-        syscall::update(self.allowed.fd().as_fd(), &account, &allowed)
+        *self.freed.entry(account).or_default() += i64::try_from(edges).unwrap_or(i64::MAX);
+        self.allow(account)
+    }
+
+    /// Notes that the agent made an edge. The programs alone write what they made.
+    pub(super) fn charge(&mut self, account: Account) -> io::Result<()> {
+        *self.freed.entry(account).or_default() -= 1;
+        self.allow(account)
+    }
+
+    fn allow(&self, account: Account) -> io::Result<()> {
+        syscall::update(self.allowed.fd().as_fd(), &account, &self.allowed(&account), Present::Replace)
+    }
+
+    fn allowed(&self, account: &Account) -> u64 {
+        self.budget(account).saturating_add_signed(self.freed.get(account).copied().unwrap_or(0))
+    }
+
+    /// Whether another edge may be made.
+    pub(super) fn has_room(&self, account: &Account) -> io::Result<bool> {
+        let made = syscall::lookup::<_, u64>(self.made.fd().as_fd(), account)?.unwrap_or(0);
+        Ok(made < self.allowed(account))
+    }
+
+    /// How the programs key an address: the range that stands for it, if one does, and whether it is outside the
+    /// cluster.
+    pub(super) fn place(&self, address: IpAddr) -> (Option<IpNet>, bool) {
+        place(&self.written, address)
     }
 
     /// Forgets an interface that is gone, so that the next of its number begins with nothing spent.
@@ -95,7 +120,12 @@ impl Bounds {
         // The cluster's own first, the outside last: what is not written yet is not folded.
         new.sort_by_key(|(net, folding)| (folding.outside, std::cmp::Reverse(net.prefix_len())));
         for (net, folding) in new {
-            syscall::update(self.ranges.fd().as_fd(), &prefix(&net), &range(&net, folding))?;
+            syscall::update(
+                self.ranges.fd().as_fd(),
+                &prefix(&net),
+                &range(&net, folding),
+                Present::Replace,
+            )?;
             self.written.insert(net, folding);
         }
         let gone: Vec<IpNet> = self.written.keys().filter(|net| !wanted.contains_key(net)).copied().collect();
@@ -109,6 +139,16 @@ impl Bounds {
     }
 }
 
+fn place(ranges: &FxHashMap<IpNet, Folding>, address: IpAddr) -> (Option<IpNet>, bool) {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let net = |length| IpNet::new(address, length).ok().map(|net| net.trunc());
+    let longest = (0..=bits).rev().find_map(|length| ranges.get(&net(length)?));
+    let Some(Folding { length, outside }) = longest.copied() else { return (None, false) };
+    // As the programs do: a prefix of all bits, or of none of 128, stands for nothing.
+    let folds = length < bits && (length > 0 || address.is_ipv4());
+    (if folds { net(length) } else { None }, outside)
+}
+
 /// The bits of an IPv4 address begin at this one once it is mapped.
 const MAPPED: u8 = 96;
 
@@ -120,4 +160,38 @@ fn prefix(net: &IpNet) -> Prefix {
 fn range(net: &IpNet, Folding { length, outside }: Folding) -> Range {
     let before = if net.addr().is_ipv4() { MAPPED } else { 0 };
     Range { length: (before + length).min(128), outside: u8::from(outside), padding: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_placed_as_the_programs_do_it() {
+        let folding = |length, outside| Folding { length, outside };
+        let ranges: FxHashMap<IpNet, Folding> = [
+            ("0.0.0.0/0", folding(24, true)),
+            ("10.0.0.0/8", folding(32, false)),
+            ("203.0.113.0/24", folding(32, true)),
+            ("198.51.100.0/25", folding(26, true)),
+            ("::/0", folding(48, true)),
+            ("fd00::/8", folding(128, false)),
+        ]
+        .into_iter()
+        .map(|(net, to)| (net.parse().unwrap(), to))
+        .collect();
+        let rows = [
+            ("192.0.2.77", Some("192.0.2.0/24"), true),
+            ("10.1.2.3", None, false),
+            ("203.0.113.9", None, true),
+            ("198.51.100.70", Some("198.51.100.64/26"), true),
+            ("2001:db8:1:2::3", Some("2001:db8:1::/48"), true),
+            ("fd00::1", None, false),
+        ];
+        for (address, net, outside) in rows {
+            let net = net.map(|net| net.parse().unwrap());
+            assert_eq!(place(&ranges, address.parse().unwrap()), (net, outside), "{address}");
+        }
+        assert_eq!(place(&FxHashMap::default(), "192.0.2.77".parse().unwrap()), (None, false));
+    }
 }

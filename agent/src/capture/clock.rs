@@ -13,7 +13,7 @@ use crate::model::time::Timestamp;
 const JIFFIES: i32 = 118;
 /// How often a second the counter is raised: the rates that kernel/Kconfig.hz offers.
 const RATES: [u64; 4] = [100, 250, 300, 1000];
-/// Fewest ticks that a rate is told by.
+/// Fewest ticks that a rate is told by; it holds after twice as many.
 const FEWEST: u64 = 8;
 /// After so many the measurement ends: a second or more, on any rate.
 const MOST: u64 = 1000;
@@ -30,7 +30,7 @@ pub(super) enum KernelClock {
 }
 
 impl KernelClock {
-    /// Finds out how long a tick is, which takes a few of them: some 10 to 100 ms.
+    /// Finds out how long a tick is, which takes a few of them: some 20 to 200 ms.
     ///
     /// # Errors
     ///
@@ -128,37 +128,64 @@ fn monotonic() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// When a tick began: not before the first, not after the second.
+type Bounds = (u64, u64);
+
 /// Watches ticks go by until their rate is told; `None` where it is none of [`RATES`]. What holds this process up in
-/// between matters less, the longer it watches.
+/// between makes its knowledge of a tick's beginning vaguer, and what holds the kernel up makes a tick late: so a rate
+/// holds once twice the time told the same.
 fn measure_rate(
     mut ticks: impl FnMut() -> io::Result<u64>,
     mut nanos: impl FnMut() -> u64,
 ) -> io::Result<Option<u64>> {
-    // From one tick's beginning to another's.
-    let mut next = |last: u64| -> io::Result<(u64, u64)> {
+    let mut next = |last: u64| -> io::Result<(u64, Bounds)> {
+        let mut before = nanos();
         loop {
+            let look = nanos();
             let now = ticks()?;
             if now != last {
-                return Ok((now, nanos()));
+                return Ok((now, (before, nanos())));
             }
+            before = look;
         }
     };
     let (first, _) = next(0)?;
-    let (first, began) = next(first)?;
+    let (mut first, mut began) = next(first)?;
     let mut last = first;
+    // The rate that was told, and after how many ticks.
+    let mut told: Option<(u64, u64)> = None;
     while last - first < MOST {
         let (now, at) = next(last)?;
         last = now;
-        let (passed, took) = (now.saturating_sub(first), at.saturating_sub(began).max(1));
-        let per_second = passed.saturating_mul(1_000_000_000) / took;
-        let near = |rate: &&u64| per_second.abs_diff(**rate) * 100 <= **rate * TOLERANCE;
-        if passed >= FEWEST
-            && let Some(rate) = RATES.iter().find(near)
-        {
-            return Ok(Some(*rate));
+        // Where the beginning is vague, another is better.
+        if told.is_none() && at.1 - at.0 < (began.1 - began.0) / 2 {
+            (first, began) = (now, at);
+        }
+        let passed = now.saturating_sub(first);
+        if passed < FEWEST {
+            continue;
+        }
+        match (told, rate(passed, began, at)) {
+            (Some((rate, after)), Some(again)) if rate == again => {
+                if passed >= 2 * after {
+                    return Ok(Some(rate));
+                }
+            }
+            (_, Some(rate)) => told = Some((rate, passed)),
+            // Too vague to tell: that says nothing against what was told.
+            (_, None) => {}
         }
     }
     Ok(None)
+}
+
+/// The rate at which so many ticks passed between two, if there is one that both bounds of the time agree on.
+fn rate(passed: u64, began: Bounds, ended: Bounds) -> Option<u64> {
+    let per_second = |took: u64| passed.saturating_mul(1_000_000_000) / took.max(1);
+    let fastest = per_second(ended.0.saturating_sub(began.1));
+    let slowest = per_second(ended.1.saturating_sub(began.0));
+    let near = |rate: u64, measured: u64| measured.abs_diff(rate) * 100 <= rate * TOLERANCE;
+    RATES.into_iter().find(|rate| near(*rate, fastest) && near(*rate, slowest))
 }
 
 #[cfg(test)]
@@ -167,16 +194,18 @@ mod tests {
 
     use super::*;
 
-    /// A machine with a tick of `nanos`, on which each look at the counter takes `look`; once held up for `pause`.
-    fn rate_of(nanos: u64, look: u64, pause: u64) -> Option<u64> {
+    /// A machine with a tick of `nanos`, on which each look at the counter takes `look`; once held up for `pause`, in
+    /// the look of this number: before the counter is read, or after it.
+    fn rate_of(nanos: u64, look: u64, (number, pause): (u64, u64), after: bool) -> Option<u64> {
         let time = Cell::new(1_234_567);
         let looks = Cell::new(0);
         let ticks = || {
             looks.set(looks.get() + 1);
-            // Right before a look that ends at a tick.
-            let held_up = if looks.get() == 20 { pause } else { 0 };
-            time.set(time.get() + look + held_up);
-            Ok(time.get() / nanos)
+            let held_up = if looks.get() == number { pause } else { 0 };
+            time.set(time.get() + look + if after { 0 } else { held_up });
+            let ticks = time.get() / nanos;
+            time.set(time.get() + if after { held_up } else { 0 });
+            Ok(ticks)
         };
         measure_rate(ticks, || time.get()).unwrap()
     }
@@ -184,19 +213,53 @@ mod tests {
     #[test]
     fn every_usual_rate_is_told() {
         for rate in RATES {
-            assert_eq!(rate_of(1_000_000_000 / rate, 3_000, 0), Some(rate));
+            assert_eq!(rate_of(1_000_000_000 / rate, 3_000, (0, 0), false), Some(rate));
         }
     }
 
     #[test]
-    fn being_held_up_only_takes_longer() {
+    fn being_held_up_at_any_time_only_takes_longer() {
         for rate in RATES {
-            assert_eq!(rate_of(1_000_000_000 / rate, 50_000, 30_000_000), Some(rate));
+            for pause in [1_500_000, 5_000_000, 30_000_000] {
+                for number in (1..2500).step_by(7) {
+                    for after in [false, true] {
+                        let told = rate_of(1_000_000_000 / rate, 50_000, (number, pause), after);
+                        assert_eq!(told, Some(rate), "{pause} ns in look {number}, after: {after}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The kernel's ticks stand still for `pause`, from this tick on, and are made up for: the process looks on.
+    fn rate_of_late_ticks(nanos: u64, (from, pause): (u64, u64)) -> Option<u64> {
+        let time = Cell::new(1_234_567);
+        let ticks = || {
+            time.set(time.get() + 20_000);
+            let late = from * nanos..from * nanos + pause;
+            Ok(if late.contains(&time.get()) { from } else { time.get() / nanos })
+        };
+        measure_rate(ticks, || time.get()).unwrap()
+    }
+
+    #[test]
+    fn a_late_tick_only_takes_longer() {
+        for rate in RATES {
+            for from in 1..40 {
+                let nanos = 1_000_000_000 / rate;
+                for pause in [nanos * 9 / 5, nanos * 7 / 3, nanos * 3] {
+                    assert_eq!(
+                        rate_of_late_ticks(nanos, (from, pause)),
+                        Some(rate),
+                        "{pause} ns from tick {from}"
+                    );
+                }
+            }
         }
     }
 
     #[test]
     fn an_unusual_rate_is_not_taken_for_another() {
-        assert_eq!(rate_of(1_000_000_000 / 500, 3_000, 0), None);
+        assert_eq!(rate_of(1_000_000_000 / 500, 3_000, (0, 0), false), None);
     }
 }

@@ -25,6 +25,8 @@ pub struct Status {
     pub failed_readings: u64,
     /// How often the kernel had more to tell about interfaces than we took, and all were listed again.
     pub overruns: u64,
+    /// Connections in the kernel that match no edge.
+    pub orphans: usize,
     /// How often others had taken the programs off an interface, and they were attached again.
     pub reattached: u64,
     /// For how long, at most, interfaces were not watched because of that; summed.
@@ -50,6 +52,9 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) failed_readings: u64,
     pub(super) overruns: u64,
+    /// Packets that matched no edge and belonged to no connection.
+    pub(super) strays: u64,
+    pub(super) orphans: usize,
     pub(super) reattached: u64,
     pub(super) gap: Duration,
     pub(super) swept: usize,
@@ -77,6 +82,8 @@ impl Losses {
             vanished: 0,
             failed_readings: 0,
             overruns: 0,
+            strays: 0,
+            orphans: 0,
             reattached: 0,
             gap: Duration::ZERO,
             swept: 0,
@@ -92,7 +99,13 @@ impl Losses {
     }
 
     pub(super) fn records(&self) -> Vec<LossRecord> {
-        records(&self.kernel.all())
+        let mut records = records(&self.kernel.all());
+        let strays = self.counts().strays;
+        if strays > 0 {
+            let (stage, reason) = ("orphan".to_owned(), "no-connection".to_owned());
+            records.push(LossRecord { stage, reason, packets: strays, edges: 0 });
+        }
+        records
     }
 
     pub(super) fn status(&self) -> Status {
@@ -106,6 +119,7 @@ impl Losses {
             vanished: counts.vanished,
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
+            orphans: counts.orphans,
             reattached: counts.reattached,
             gap: counts.gap,
             swept: counts.swept,

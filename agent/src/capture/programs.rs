@@ -1,7 +1,5 @@
 //! The eBPF programs and their maps, loaded into the kernel.
 
-use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
@@ -17,8 +15,12 @@ use super::bounds::Bounds;
 use super::clock::KernelClock;
 use super::error::Error;
 use super::kernel::{check_capabilities, check_release, is_at_least, memlock, raise_memlock};
+use super::orphans::OrphanMaps;
 use super::settings::{Accounting, Settings};
-use super::syscall;
+use super::table::Table;
+
+/// The kernel's map of edges.
+pub type EdgeMap = Table<EdgeKey, EdgeValue>;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dryfence-ebpf"));
 
@@ -46,6 +48,7 @@ pub struct Programs {
     clock: KernelClock,
     edges: EdgeMap,
     bounds: Bounds,
+    orphans: OrphanMaps,
     counters: Arc<KernelCounters>,
     ring: Option<RingBuf<MapData>>,
     log: Option<EbpfLogger<ToTracing>>,
@@ -73,13 +76,14 @@ impl Programs {
         let clock = KernelClock::find().map_err(Error::Clock)?;
         let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
         let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
-        let edges = EdgeMap { data: take_hash(&mut ebpf, "EDGES")? };
+        let edges = Table::open(&mut ebpf, "EDGES")?;
         let bounds = Bounds::new(
             take_hash(&mut ebpf, "MADE")?,
             take_hash(&mut ebpf, "ALLOWED")?,
             take_lpm(&mut ebpf, "RANGES")?,
             settings,
         );
+        let orphans = OrphanMaps::take(&mut ebpf)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
         // An interface begins with exact accounting, whatever it goes over to.
@@ -99,6 +103,7 @@ impl Programs {
             clock,
             edges,
             bounds,
+            orphans,
             counters: Arc::new(KernelCounters { array: counters }),
             ring: Some(ring),
             log,
@@ -128,14 +133,29 @@ impl Programs {
         &self.edges
     }
 
+    /// Connections that match no edge.
+    pub const fn orphans(&self) -> &OrphanMaps {
+        &self.orphans
+    }
+
     /// How many edges an interface may have, and which addresses share one.
     pub const fn bounds(&mut self) -> &mut Bounds {
         &mut self.bounds
     }
 
+    /// The programs' clock.
+    pub(super) const fn clock(&self) -> &KernelClock {
+        &self.clock
+    }
+
     /// What a reading needs: every edge, what bounds their number, and the programs' clock.
     pub(super) const fn parts(&mut self) -> (&EdgeMap, &mut Bounds, &KernelClock) {
         (&self.edges, &mut self.bounds, &self.clock)
+    }
+
+    /// What a reading of orphans needs: all of them, the edges they may become, and what bounds their number.
+    pub(super) const fn orphan_parts(&mut self) -> (&OrphanMaps, &EdgeMap, &mut Bounds) {
+        (&self.orphans, &self.edges, &mut self.bounds)
     }
 
     /// What was lost, late or not judged.
@@ -240,114 +260,6 @@ fn bytes_of(settings: &KernelSettings) -> &[u8] {
     // SAFETY: `repr(C)` of integers without padding (its size is asserted where it is defined), and `u8` has no
     // alignment.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(settings).cast(), size_of::<KernelSettings>()) }
-}
-
-/// The kernel's map of edges.
-pub struct EdgeMap {
-    data: MapData,
-}
-
-/// "Not supported" among the kernel's own error numbers, which libc does not name.
-const ENOTSUPP: i32 = 524;
-
-/// Elements read by one call: 4,096 × 144 bytes.
-const BATCH: usize = 4096;
-
-impl EdgeMap {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.data.fd().as_fd()
-    }
-
-    /// Every edge and what was counted on it so far, in no order.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the read.
-    pub fn read(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        match self.read_in_batches(BATCH) {
-            // No batches for this map type before 5.6, or none by the kernel's choice.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
-                self.read_one_by_one()
-            }
-            result => result,
-        }
-    }
-
-    /// By `BPF_MAP_LOOKUP_BATCH`: a call for thousands of edges.
-    fn read_in_batches(&self, mut size: usize) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        let mut edges = Vec::new();
-        let mut keys = vec![MaybeUninit::<EdgeKey>::uninit(); size];
-        let mut values = vec![MaybeUninit::<EdgeValue>::uninit(); size];
-        let mut from = None;
-        loop {
-            let batch = match syscall::lookup_batch(self.fd(), from, &mut keys, &mut values) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    // A bucket holds more than fits: the same again with more room.
-                    size *= 2;
-                    keys.resize(size, MaybeUninit::uninit());
-                    values.resize(size, MaybeUninit::uninit());
-                    continue;
-                }
-                result => result?,
-            };
-            edges.extend(keys.iter().zip(&values).take(batch.read).map(|(key, value)| {
-                // SAFETY: the kernel wrote the first `read` elements, and any bits are a value (`Plain`).
-                unsafe { (key.assume_init(), value.assume_init()) }
-            }));
-            match batch.next {
-                Some(next) => from = Some(next),
-                None => return Ok(edges),
-            }
-        }
-    }
-
-    /// Key by key. An edge that is deleted meanwhile makes the kernel start again: each is taken once.
-    fn read_one_by_one(&self) -> io::Result<Vec<(EdgeKey, EdgeValue)>> {
-        let mut edges = Vec::new();
-        let mut seen = rustc_hash::FxHashSet::default();
-        let mut key = syscall::next_key::<EdgeKey>(self.fd(), None)?;
-        while let Some(current) = key {
-            if seen.insert(current)
-                && let Some(value) = syscall::lookup(self.fd(), &current)?
-            {
-                edges.push((current, value));
-            }
-            key = syscall::next_key(self.fd(), Some(&current))?;
-        }
-        Ok(edges)
-    }
-
-    /// What was counted on one edge; `None` where there is no such edge.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the read.
-    pub fn get(&self, key: &EdgeKey) -> io::Result<Option<EdgeValue>> {
-        syscall::lookup(self.fd(), key)
-    }
-
-    /// Forgets an edge on which nothing can arrive any more.
-    pub(super) fn delete(&self, key: &EdgeKey) -> io::Result<()> {
-        syscall::delete(self.fd(), key)
-    }
-
-    /// Takes an edge out, with what was counted on it up to now; `None` if it is gone.
-    ///
-    /// The map's elements are preallocated: a program that has found this one and not yet added to it adds to
-    /// what is no edge any more, or to the edge that got its place since. That takes a packet which meets the edge
-    /// within the nanoseconds of its deletion, so only edges that nothing met for minutes are taken out; of
-    /// hammered ones, 0.9 counts were lost a deletion. Before Linux 5.14 there is no call that reads and deletes:
-    /// what arrives between the two calls is lost too.
-    pub(super) fn take(&self, key: &EdgeKey) -> io::Result<Option<EdgeValue>> {
-        match syscall::take(self.fd(), key) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
-                let value = self.get(key)?;
-                self.delete(key)?;
-                Ok(value)
-            }
-            result => result,
-        }
-    }
 }
 
 /// The kernel's counters beside edges.

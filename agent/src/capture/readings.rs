@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dryfence_common::address::to_ip;
 use dryfence_common::edge::{
-    Account, BY_FIRST_PACKET, EdgeKey as KernelKey, EdgeValue, Kind, LOCAL_INITIATED,
+    Account, BY_FIRST_PACKET, BY_LISTENER, BY_SERVICE, EdgeKey as KernelKey, EdgeValue, Kind, LOCAL_INITIATED,
 };
 use dryfence_common::packet::TCP;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -42,6 +42,8 @@ pub(super) struct Reading {
     pub(super) to: Timestamp,
     /// How many edges left the kernel because nothing met them for long.
     pub(super) left: u64,
+    /// Those of them that may speak again without an opening.
+    pub(super) silent: Vec<(KernelKey, OrientedBy)>,
     /// How many left sooner, since nobody ever accepted them and room was short.
     pub(super) evicted: u64,
     /// Why not all left that should have.
@@ -111,6 +113,7 @@ impl Readings {
             from: self.read_from,
             to: ended,
             left: 0,
+            silent: Vec::new(),
             evicted: 0,
             stayed: None,
         };
@@ -136,7 +139,6 @@ impl Readings {
         if delta.is_zero() {
             return None;
         }
-        let sides = self.sides.get(&key.interface).copied().unwrap_or_default();
         Some(Observation {
             key: model_key(key)?,
             delta,
@@ -145,15 +147,20 @@ impl Readings {
             read_from: from,
             read_at: ended,
             oriented_by: oriented_by(value),
-            fully_visible: sides.from_pod && sides.to_pod,
+            fully_visible: self.is_fully_visible(key.interface),
             vlan: value.vlan,
-            estimated: key.protocol == TCP && self.estimated.contains(&key.interface),
+            estimated: key.protocol == TCP && self.is_estimated(key.interface),
         })
     }
 
     /// From now on not every TCP data packet of the interface is counted.
     pub(super) fn estimate(&mut self, interface: u32) {
         self.estimated.insert(interface);
+    }
+
+    /// Whether not every TCP data packet of the interface is counted.
+    pub(super) fn is_estimated(&self, interface: u32) -> bool {
+        self.estimated.contains(&interface)
     }
 
     /// Whether packets of both ways were seen to cross the interface.
@@ -191,7 +198,12 @@ impl Readings {
             }
             self.last.remove(key);
             match leave {
-                Leave::Idle => reading.left += 1,
+                Leave::Idle => {
+                    reading.left += 1;
+                    if has_handshake(key.protocol) && !key.is_overflow() {
+                        reading.silent.push((*key, oriented_by(value)));
+                    }
+                }
                 Leave::Unanswered => reading.evicted += 1,
             }
             if !key.is_overflow() {
@@ -335,6 +347,8 @@ const fn budget(kind: Kind) -> Budget {
 const fn oriented_by(value: &EdgeValue) -> OrientedBy {
     match value.oriented_by {
         BY_FIRST_PACKET => OrientedBy::FirstPacket,
+        BY_LISTENER => OrientedBy::Listener,
+        BY_SERVICE => OrientedBy::Service,
         _ => OrientedBy::Handshake,
     }
 }

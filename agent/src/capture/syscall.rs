@@ -19,6 +19,8 @@ const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const F_BEFORE: u32 = 1 << 3;
+const ANY: u64 = 0;
+const NOEXIST: u64 = 1;
 
 /// Which hook of an interface; the number is the attach type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub(super) enum Hook {
 /// # Safety
 ///
 /// `repr(C)`, integers and arrays of them only, no implicit padding.
-pub(super) unsafe trait Plain: Copy {}
+pub unsafe trait Plain: Copy {}
 // SAFETY: integers with explicit padding; their sizes are asserted where they are defined.
 unsafe impl Plain for dryfence_common::edge::EdgeKey {}
 // SAFETY: as above.
@@ -47,7 +49,15 @@ unsafe impl Plain for dryfence_common::edge::Account {}
 // SAFETY: as above.
 unsafe impl Plain for dryfence_common::edge::Range {}
 // SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanKey {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanValue {}
+// SAFETY: as above.
+unsafe impl Plain for dryfence_common::orphan::OrphanInterface {}
+// SAFETY: as above.
 unsafe impl Plain for Prefix {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}
 
@@ -226,17 +236,33 @@ pub(super) fn next_key<K: Plain>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Re
     }
 }
 
-/// Sets one element.
-pub(super) fn update<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+/// What becomes of an element that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Present {
+    Replace,
+    /// The call fails with `EEXIST`.
+    Keep,
+}
+
+/// Writes one element.
+pub(super) fn update<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+    present: Present,
+) -> io::Result<()> {
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd() as u32,
         padding: 0,
         key: std::ptr::from_ref(key) as u64,
         value_or_next_key: std::ptr::from_ref(value) as u64,
-        flags: 0,
+        flags: match present {
+            Present::Replace => ANY,
+            Present::Keep => NOEXIST,
+        },
     };
     // SAFETY: the map's key and value have these types' sizes.
-    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(|_| ())
+    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// Deletes one element; that it is gone already is no error.

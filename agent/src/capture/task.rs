@@ -1,5 +1,6 @@
 //! The task that owns what changes: the attachments and the last reading.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +15,19 @@ use tokio::time::Instant;
 use super::Event;
 use super::attach::Means;
 use super::bounds::Folding;
+use super::clock::Clock;
 use super::error::Error;
 use super::follow::Change;
 use super::lock::Lock;
 use super::losses::Losses;
+use super::orphans::{Moment, OrphanReading};
 use super::programs::{Programs, ToTracing};
 use super::readings::{Leaving, Reading, Readings};
 use super::settings::Settings;
 use super::watch::Watcher;
+use crate::model::edge::Direction;
 use crate::model::time::Timestamp;
+use crate::model::unoriented::UnorientedKey;
 
 /// How long a hint of a new edge waits for others before everything is read.
 const HINT_DELAY: Duration = Duration::from_millis(100);
@@ -35,6 +40,8 @@ pub(super) enum Order {
     Read(oneshot::Sender<()>),
     /// Addresses are to be folded so from now on.
     Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
+    /// This is who opened these connections.
+    Settle(Vec<(UnorientedKey, Direction)>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -49,6 +56,8 @@ pub(super) struct Task {
     _logger: Option<AbortOnDropHandle>,
     watcher: Watcher,
     readings: Readings,
+    /// No further reading comes.
+    stopping: bool,
     events: mpsc::Sender<Event>,
     losses: Arc<Losses>,
     read_at: Instant,
@@ -77,6 +86,7 @@ impl Task {
             programs,
             _logger: logger,
             readings: Readings::new(Timestamp::now()),
+            stopping: false,
             events,
             losses,
             last_reading_took: Duration::ZERO,
@@ -109,6 +119,11 @@ impl Task {
                         }
                         done.send(()).unwrap_or_default();
                     }
+                    Some(Order::Settle(answers)) => {
+                        for (key, direction) in answers {
+                            self.watcher.orphans.settle(&key, direction);
+                        }
+                    }
                     Some(Order::Stop(done)) => {
                         self.stop().await;
                         done.send(()).unwrap_or_default();
@@ -138,6 +153,7 @@ impl Task {
     }
 
     async fn stop(&mut self) {
+        self.stopping = true;
         self.read();
         self.watcher.detach_all();
         // The next agent may start as soon as we say that we have stopped.
@@ -153,8 +169,12 @@ impl Task {
         let began = Instant::now();
         let leaving = Leaving { idle: self.settings.edge_idle, room: self.settings.edge_map_size };
         match self.readings.read(self.programs.parts(), leaving) {
-            Ok(Reading { observations, from, to, left, evicted, stayed }) => {
-                self.watcher.outbox.push_back(Event::Read { observations, from, to });
+            Ok(Reading { mut observations, from, to, left, silent, evicted, stayed }) => {
+                let orphans = self.read_orphans(from, to);
+                self.watcher.orphans.fell_silent(silent);
+                observations.extend(orphans.observations);
+                let unoriented = orphans.unoriented;
+                self.watcher.outbox.push_back(Event::Read { observations, unoriented, from, to });
                 if let Some(error) = stayed {
                     tracing::warn!(%error, "idle edges stay in the map");
                 }
@@ -172,6 +192,37 @@ impl Task {
         }
         self.last_reading_took = began.elapsed();
         self.read_at = Instant::now() + self.settings.read_interval;
+    }
+
+    /// Reads connections that match no edge, in the same interval.
+    fn read_orphans(&mut self, from: Timestamp, ended: Timestamp) -> OrphanReading {
+        match self.try_to_read_orphans(from, ended) {
+            Ok(reading) => {
+                let mut counts = self.losses.counts();
+                counts.strays += reading.strays;
+                counts.orphans = self.watcher.orphans.in_kernel();
+                drop(counts);
+                reading
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the orphan table cannot be read");
+                self.losses.counts().failed_readings += 1;
+                OrphanReading::default()
+            }
+        }
+    }
+
+    fn try_to_read_orphans(&mut self, from: Timestamp, ended: Timestamp) -> io::Result<OrphanReading> {
+        let gone = self.watcher.gone();
+        let moment = Moment {
+            from,
+            ended,
+            clock: Clock::measure(self.programs.clock())?,
+            fully_visible: &|interface| self.readings.is_fully_visible(interface),
+            is_estimated: &|interface| self.readings.is_estimated(interface),
+            is_last: &|interface| self.stopping || gone.contains(&interface),
+        };
+        self.watcher.orphans.read(self.programs.orphan_parts(), &moment)
     }
 
     /// Interfaces that are warm go over to the accounting that the user asked for. One that shows only one way
@@ -195,6 +246,7 @@ impl Task {
         let (edges, bounds, _) = self.programs.parts();
         let forgotten = self.readings.forget(&indices, edges);
         let forgotten = forgotten.and_then(|()| indices.iter().try_for_each(|index| bounds.forget(*index)));
+        let forgotten = forgotten.and(self.watcher.orphans.forget(&indices, self.programs.orphans()));
         if let Err(error) = forgotten {
             tracing::warn!(%error, "edges of an interface that is gone stay in the map");
         }

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::follow::{Change, Follower};
 use super::interfaces::{Addresses, Link, Routes, is_nodes_own, list_addresses, list_links, list_routes};
 use super::losses::Losses;
+use super::orphans::Orphans;
 use super::programs::Programs;
 use super::settings::{Accounting, Attach, Settings};
 use super::task::AbortOnDropHandle;
@@ -52,6 +53,9 @@ pub(super) struct Watcher {
     unwatched: HashMap<u32, Event>,
     /// Gone, but their last reading is still to come.
     gone: Vec<(u32, Timestamp)>,
+    /// What is known of connections older than the programs. The programs are told of an interface here, before they
+    /// are on it.
+    pub(super) orphans: Orphans,
     /// What is to be told, in order.
     pub(super) outbox: VecDeque<Event>,
     losses: Arc<Losses>,
@@ -93,6 +97,7 @@ impl Watcher {
             watched: HashMap::new(),
             unwatched: HashMap::new(),
             gone: Vec::new(),
+            orphans: Orphans::default(),
             outbox: VecDeque::new(),
             losses,
             relist_at: Instant::now() + RELIST,
@@ -281,7 +286,7 @@ impl Watcher {
                 self.lose(index);
                 self.leave(index, reason);
             }
-            None if self.watched.contains_key(&index) => self.refresh(index),
+            None if self.watched.contains_key(&index) => self.refresh(index, programs),
             None => self.watch(index, programs),
         }
     }
@@ -307,12 +312,14 @@ impl Watcher {
     }
 
     /// Tells what is known of a watched interface, if that changed.
-    fn refresh(&mut self, index: u32) {
+    fn refresh(&mut self, index: u32, programs: &Programs) {
         let Some((link, watched)) = self.links.get(&index).zip(self.watched.get(&index)) else { return };
         let now = self.describe(link, watched.interface.since);
         if let (Some(now), Some(watched)) = (now, self.watched.get_mut(&index))
             && watched.interface != now
         {
+            // Its other end may have moved on.
+            tell_namespace(&mut self.orphans, programs, &now);
             watched.interface = now.clone();
             self.outbox.push_back(Event::Interface(now));
         }
@@ -321,6 +328,7 @@ impl Watcher {
     fn watch(&mut self, index: u32, programs: &Programs) {
         let Some(link) = self.links.get(&index) else { return };
         let Some(interface) = self.describe(link, Timestamp::now()) else { return };
+        tell_namespace(&mut self.orphans, programs, &interface);
         match Pair::of(programs, link, Accounting::Exact)
             .and_then(|programs| self.attacher.attach(link, programs))
         {
@@ -340,9 +348,21 @@ impl Watcher {
             }
             Err(AttachError::Vanished) => {
                 self.losses.counts().vanished += 1;
+                self.forget_orphans(index, programs);
                 self.forget(index);
             }
-            Err(error) => self.failed(index, &error),
+            Err(error) => {
+                self.forget_orphans(index, programs);
+                self.failed(index, &error);
+            }
+        }
+    }
+
+    /// What the programs were told of an interface that is not watched after all.
+    fn forget_orphans(&mut self, index: u32, programs: &Programs) {
+        let unwatched = std::iter::once(index).collect();
+        if let Err(error) = self.orphans.forget(&unwatched, programs.orphans()) {
+            tracing::debug!(%error, "what the programs were told of an interface stays");
         }
     }
 
@@ -423,6 +443,13 @@ impl Watcher {
             self.outbox.push_back(Event::InterfaceGone { index: IfIndex(index), at: Timestamp::now() });
         }
         self.lose(index);
+    }
+}
+
+/// Tells the programs whose sockets to ask at an interface.
+fn tell_namespace(orphans: &mut Orphans, programs: &Programs, interface: &Interface) {
+    if let Err(error) = orphans.watch(programs, interface.index.0, interface.netns_id) {
+        tracing::warn!(%error, interface = %interface.name, "the pod's sockets cannot be asked");
     }
 }
 

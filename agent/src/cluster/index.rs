@@ -27,6 +27,7 @@ mod addresses;
 mod findings;
 mod host;
 mod pods;
+mod ports;
 mod segments;
 mod services;
 mod state;

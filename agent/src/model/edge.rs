@@ -38,6 +38,17 @@ impl Protocol {
         }
     }
 
+    /// The IP protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Icmp => 1,
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Icmpv6 => 58,
+            Self::Sctp => 132,
+        }
+    }
+
     /// Whether the protocol has ports that a NetworkPolicy can name.
     pub const fn has_ports(self) -> bool {
         matches!(self, Self::Tcp | Self::Udp | Self::Sctp)
@@ -123,10 +134,26 @@ pub enum OrientedBy {
     Handshake,
     /// UDP: the sender of the first packet.
     FirstPacket,
-    /// A listening socket was found on the responder's side.
+    /// The sockets of the pods' network namespaces: somebody listens at the responder's port, or the initiator has
+    /// the connection open on a client's port that nobody listens on.
     Listener,
     /// The port is a Service's or a container's.
     Service,
+    /// Nothing tells: the ends may be the other way round, and every verdict is `Unknown`.
+    Unknown,
+}
+
+impl OrientedBy {
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::FirstPacket => "first-packet",
+            Self::Listener => "listener",
+            Self::Service => "service",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What the end of an edge that is not the pod behind the interface stands for.
@@ -332,6 +359,14 @@ mod tests {
             assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.as_str());
         }
         assert_eq!("QUIC".parse::<Protocol>(), Err(UnknownProtocol("QUIC".to_owned())));
+    }
+
+    #[test]
+    fn how_a_direction_is_known_is_spelled_as_in_json() {
+        use OrientedBy::{FirstPacket, Handshake, Listener, Service, Unknown};
+        for by in [Handshake, FirstPacket, Listener, Service, Unknown] {
+            assert_eq!(serde_json::to_value(by).unwrap(), by.as_str());
+        }
     }
 
     #[test]

@@ -134,7 +134,11 @@ impl Judge {
             }
             Endpoint::Pod(pod) => pod,
             Endpoint::Unknown(reason) => {
-                let judged = self.has_policies[case.direction as usize];
+                let judged = match reason {
+                    // It may as well be judged in the other direction.
+                    UnknownReason::Unoriented => self.has_policies.contains(&true),
+                    _ => self.has_policies[case.direction as usize],
+                };
                 return if judged {
                     unknown(case.direction, reason.clone())
                 } else {

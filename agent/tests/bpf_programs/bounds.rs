@@ -1,5 +1,7 @@
 //! What bounds the number of edges, and which packets count: budgets, ranges that share an edge, accounting.
 
+use std::net::IpAddr;
+
 use dryfence::capture::programs::{FROM_POD, TO_POD, names};
 use dryfence::capture::{Accounting, Folding, Settings};
 use dryfence_common::counter::Counter;
@@ -237,6 +239,75 @@ fn without_accounting_connections_are_exact_and_data_is_passed_over() {
     let old = Connection { server_port: 81, ..Connection::new(ends, 40000, 1000) };
     kernel.run(from_pod, &old.to_server(ACK, 5000, 600, 10), None);
     assert_eq!((kernel.edges(), kernel.counted()), (1, vec![]));
+    assert_eq!(kernel.programs.orphans().read().unwrap(), []);
+}
+
+#[test]
+fn a_sample_of_an_older_connection_stands_for_all_of_it() {
+    const RATE: u32 = 4;
+    let settings = Settings { accounting: Accounting::Sampled, sample_rate: RATE, ..Settings::default() };
+    let Some(mut kernel) = load_as(&settings, KernelSettings::DEFAULT) else { return };
+    let [from_pod, to_pod] = names(Accounting::Sampled);
+    let [ends, _] = ENDS;
+    let one = Connection::new(ends, 40000, 1000);
+    kernel.repeat(from_pod, &one.to_server(ACK, 5000, 600, 100), 100);
+    // It ends: that is never passed over, and opens nothing where nothing was.
+    kernel.run(to_pod, &one.to_client(FIN | ACK, 600, 5100, 0), None);
+    kernel.run(to_pod, &Connection::new(ends, 40001, 1000).to_client(FIN | ACK, 600, 5100, 0), None);
+    let orphans = kernel.programs.orphans().read().unwrap();
+    let [(_, orphan)] = orphans[..] else { panic!("{orphans:?}") };
+    assert_eq!((orphan.packets_from_pod % u64::from(RATE), orphan.packets_to_pod), (0, 1));
+    assert_eq!(orphan.bytes_from_pod, orphan.packets_from_pod * 140);
+    // At least one of seven is counted, at most each.
+    assert!((100 / 7 * 4..=400).contains(&orphan.packets_from_pod), "{orphan:?}");
+    assert_eq!((kernel.edges(), kernel.counted()), (0, vec![(Counter::Orphan, 1)]));
+}
+
+/// A fragment of an IPv4 datagram that goes on, at an offset of so many times 8 bytes.
+fn piece([from, to]: [&str; 2], protocol: u8, offset: u16, payload: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (ip(from), ip(to)) else { panic!("not IPv4") };
+    frames::ethernet(0x0800, &frames::ipv4(from, to, protocol, &[], 0x2000 | offset, payload))
+}
+
+#[test]
+fn later_fragments_count_for_the_range_and_for_the_overflow_edge_of_the_first() {
+    let Some(mut kernel) = load_as(&mk_settings(1), KernelSettings::DEFAULT) else { return };
+    fold(&mut kernel);
+    let [pod, _] = ENDS[0];
+    for (n, server) in ["198.51.100.9", "198.51.101.9"].into_iter().enumerate() {
+        kernel.sent_by_pod(&piece([pod, server], UDP, 0, &frames::udp(40000, 53, 0)));
+        kernel.sent_by_pod(&piece([pod, server], UDP, 1, &[0; 8]));
+        kernel.sent_to_pod(&piece([server, pod], UDP, 0, &frames::udp(53, 40000, 0)));
+        kernel.sent_to_pod(&piece([server, pod], UDP, 1, &[0; 8]));
+        let key = if n == 0 {
+            EdgeKey { protocol: UDP, ..folded("198.51.100.0", 8, true, 53) }
+        } else {
+            overflow(Kind::Opened, UDP)
+        };
+        let edge = kernel.edge(&key);
+        assert_eq!((connections(&edge), packets(&edge)), ((1, 1, 0), (2, 2)), "{server}");
+    }
+    assert_eq!((kernel.edges(), kernel.counted()), (2, vec![(Counter::OverBudgetOpened, 1)]));
+}
+
+#[test]
+fn fragments_are_never_sampled_and_without_accounting_they_are_no_loss() {
+    let [ends, _] = ENDS;
+    let one = Connection::new(ends, 40000, 1000);
+    let first = one.to_server(ACK, 1001, 501, 4)[14 + 20..].to_vec();
+    for (accounting, expected) in [(Accounting::Sampled, 51), (Accounting::Off, 1)] {
+        let settings = Settings { accounting, ..Settings::default() };
+        let Some(mut kernel) = load_as(&settings, KernelSettings::DEFAULT) else { return };
+        let [from_pod, _] = names(accounting);
+        kernel.run(from_pod, &one.syn(), None);
+        for _ in 0..25 {
+            kernel.run(from_pod, &piece(ends, TCP, 0, &first), None);
+            kernel.run(from_pod, &piece(ends, TCP, 3, &[0; 8]), None);
+        }
+        let edge = kernel.edge(&mk_key(ends, true, TCP, 80));
+        assert_eq!(packets(&edge), (expected, 0), "{accounting:?}");
+        assert_eq!((kernel.edges(), kernel.counted()), (1, vec![]), "{accounting:?}");
+    }
 }
 
 #[test]

@@ -8,13 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::RouteScope;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// The addresses of the host side of every veth.
-const GATEWAY4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const GATEWAY4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// How long a test may take, on an emulated machine of a busy host too.
@@ -165,6 +165,16 @@ pub(crate) async fn route_into_the_void(host: &Handle, pod: &Pod, address: Ipv4A
         .onlink()
         .build();
     host.route().add(route).execute().await.unwrap();
+}
+
+/// The Ethernet address of an interface.
+pub(crate) async fn station_of(host: &Handle, index: u32) -> [u8; 6] {
+    let links: Vec<_> = host.link().get().match_index(index).execute().try_collect().await.unwrap();
+    let address = links[0].attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.first_chunk().copied(),
+        _ => None,
+    });
+    address.unwrap()
 }
 
 pub(crate) async fn index_of(handle: &Handle, name: &str) -> u32 {

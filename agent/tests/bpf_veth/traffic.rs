@@ -49,6 +49,39 @@ pub(crate) fn ask_tcp(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Connects from a port of one's own choice.
+pub(crate) fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+    TcpStream::from(socket)
+}
+
+/// Sends a SYN, and does not wait for its answer.
+pub(crate) fn begin_to_connect(from: SocketAddr, to: SocketAddr) -> OwnedFd {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket =
+        socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
+    assert_eq!(begun, Err(nix::errno::Errno::EINPROGRESS));
+    socket
+}
+
+/// Fills in both checksums of a TCP segment in an IPv4 packet without options, in an Ethernet frame.
+pub(crate) fn with_checksums(mut frame: Vec<u8>) -> Vec<u8> {
+    let (header, segment) = frame[14..].split_at_mut(20);
+    let sum = checksum(header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    let length = u16::try_from(segment.len()).unwrap().to_be_bytes();
+    let sum = checksum(&[&header[12..20], &[0, 6], &length, segment].concat()).to_be_bytes();
+    segment[16..18].copy_from_slice(&sum);
+    frame
+}
+
 /// Sends `count` datagrams of 100 bytes from one socket, each after the echo of the one before.
 pub(crate) fn ask_udp(address: SocketAddr, count: u32) {
     let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
@@ -102,6 +135,7 @@ fn send(socket: &UdpSocket, message: &[u8], address: IpAddr) {
     assert_eq!(sent.unwrap(), message.len(), "on {}", socket.as_raw_fd());
 }
 
+/// The Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();

@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 headers, with options and extension headers.
 
-use super::{Bytes, be16};
+use super::{Bytes, Fragment, be16};
 use crate::address::{Address, mapped};
 use crate::counter::Counter;
 
@@ -27,7 +27,7 @@ pub(super) struct Datagram {
     /// L3 bytes.
     pub(super) length: u32,
     pub(super) to_group: bool,
-    pub(super) later_fragment: bool,
+    pub(super) fragment: Fragment,
 }
 
 #[inline(always)]
@@ -38,6 +38,8 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, 
     if header[0] >> 4 != 4 || header_length < 20 || (total != 0 && usize::from(total) < header_length) {
         return Err(Counter::Malformed);
     }
+    let pieces = be16(header[6], header[7]);
+    let identification = u32::from(be16(header[4], header[5]));
     let destination = [header[16], header[17], header[18], header[19]];
     Ok(Datagram {
         source: mapped([header[12], header[13], header[14], header[15]]),
@@ -47,7 +49,8 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, 
         length: length_of(u32::from(total), bytes.length(), at),
         // 224.0.0.0/4 and the limited broadcast; a subnet's broadcast shows in the Ethernet destination.
         to_group: destination[0] >> 4 == 0xe || destination == [0xff; 4],
-        later_fragment: be16(header[6], header[7]) & 0x1fff != 0,
+        // The offset, and the flag "more fragments".
+        fragment: fragment(pieces & 0x1fff != 0, pieces & 0x2000 != 0, identification),
     })
 }
 
@@ -69,7 +72,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, 
         payload: at + 40,
         length: length_of(total, bytes.length(), at),
         to_group: destination[0] == 0xff,
-        later_fragment: false,
+        fragment: Fragment::WHOLE,
     };
     if is_extension(next) && !datagram.to_group {
         extensions(bytes, &mut datagram)?;
@@ -87,8 +90,13 @@ fn extensions<B: Bytes + ?Sized>(bytes: &B, datagram: &mut Datagram) -> Result<(
         let header: [u8; 4] = bytes.read_rare(datagram.payload).ok_or(Counter::Truncated)?;
         let length = match datagram.protocol {
             FRAGMENT => {
-                if be16(header[2], header[3]) & 0xfff8 != 0 {
-                    datagram.later_fragment = true;
+                let identification = bytes.read_rare(datagram.payload + 4).ok_or(Counter::Truncated)?;
+                let pieces = be16(header[2], header[3]);
+                let identification = u32::from_be_bytes(identification);
+                datagram.fragment = fragment(pieces & 0xfff8 != 0, pieces & 1 != 0, identification);
+                if datagram.fragment.is_later() {
+                    datagram.protocol = header[0];
+                    datagram.payload += 8;
                     return Ok(());
                 }
                 8
@@ -112,6 +120,16 @@ fn extensions<B: Bytes + ?Sized>(bytes: &B, datagram: &mut Datagram) -> Result<(
     }
     datagram.protocol = bytes.forget(u64::from(datagram.protocol)).ok_or(Counter::Truncated)? as u8;
     Ok(())
+}
+
+#[inline(always)]
+const fn fragment(is_later: bool, has_more: bool, identification: u32) -> Fragment {
+    match (is_later, has_more) {
+        (true, _) => Fragment::later(identification),
+        (false, true) => Fragment::first(identification),
+        // Also an "atomic" fragment of IPv6 (RFC 6946): a header, and nothing to put together.
+        (false, false) => Fragment::WHOLE,
+    }
 }
 
 #[inline(always)]

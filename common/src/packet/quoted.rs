@@ -1,7 +1,7 @@
 //! ICMP errors quote the packet that they refuse: its IP header and at least 8 bytes more (RFC 792, RFC 4443).
 
 use super::network::{Datagram, ipv4, ipv6};
-use super::{Bytes, ICMP, ICMPV6, Packet, SCTP, Step, TCP, UDP, be16};
+use super::{Bytes, Fragment, ICMP, ICMPV6, Packet, SCTP, Step, TCP, UDP, be16};
 use crate::counter::Counter;
 
 /// Length of the ICMP header before the quoted packet.
@@ -34,7 +34,7 @@ pub(super) fn packet<B: Bytes + ?Sized>(bytes: &B, outer: &Datagram, vlan: u16) 
     let at = outer.payload + ICMP_HEADER;
     let inner = if outer.protocol == ICMP { ipv4(bytes, at)? } else { ipv6(bytes, at)? };
     // An error goes to the sender of what it quotes; any other speaks of a connection of somebody else.
-    if inner.source != outer.destination || inner.later_fragment {
+    if inner.source != outer.destination || inner.fragment.is_later() {
         return Err(Counter::OtherIcmp);
     }
     let head: [u8; 8] = bytes.read(inner.payload).ok_or(Counter::Truncated)?;
@@ -61,5 +61,6 @@ pub(super) fn packet<B: Bytes + ?Sized>(bytes: &B, outer: &Datagram, vlan: u16) 
         number,
         length: outer.length,
         headers: 0,
+        fragment: Fragment::WHOLE,
     })
 }

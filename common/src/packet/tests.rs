@@ -53,7 +53,7 @@ fn tcp_flags_say_which_step_of_a_connection_it_is() {
         ("SYN-ACK accepts the SYN before", SYN | ACK, 5, 1001, Step::Accept, 1000),
         ("RST+ACK with sequence 0 refuses", RST | ACK, 0, 1001, Step::Refuse, 1000),
         ("other RST+ACK aborts", RST | ACK, 77, 1001, Step::Abort, 1000),
-        ("RST alone ends", RST, 1001, 0, Step::Close, 1000),
+        ("RST alone resets", RST, 1001, 0, Step::Reset, 1000),
         ("the handshake's last ACK follows the SYN", ACK, 1001, 6, Step::Continue, 1000),
         ("FIN ends", FIN | ACK, 2001, 6, Step::Close, 2000),
         ("SYN+FIN opens nothing", SYN | FIN, 1001, 0, Step::Close, 1000),
@@ -170,6 +170,14 @@ fn absurd_chains_of_extension_headers_end() {
     assert_eq!(read(&ethernet(0x86dd, &ipv6(v6(A6), v6(B6), 0, &long))), Err(Counter::Truncated));
 }
 
+/// A later fragment of the datagram with this identification, and nothing of ports.
+#[track_caller]
+fn assert_later(read: &Result<Packet, Counter>, identification: u32) {
+    let packet = read.unwrap();
+    assert_eq!((packet.step, packet.fragment), (Step::Fragment, Fragment::later(identification)));
+    assert_eq!((packet.source_port, packet.destination_port, packet.protocol), (0, 0, TCP));
+}
+
 #[test]
 fn bytes_of_a_later_fragment_are_never_ports() {
     let looks_like_tcp = mk_tcp(SYN, 7, 0);
@@ -177,16 +185,23 @@ fn bytes_of_a_later_fragment_are_never_ports() {
         // With and without "more fragments".
         for flags in [0, 0x2000] {
             let packet = ipv4(v4(A4), v4(B4), TCP, &[], offset | flags, &looks_like_tcp);
-            assert_eq!(read(&ethernet(0x0800, &packet)), Err(Counter::LaterFragment));
+            assert_later(&read(&ethernet(0x0800, &packet)), 1);
         }
         let packet = ipv6(v6(A6), v6(B6), FRAGMENT, &fragment(TCP, offset, &looks_like_tcp));
-        assert_eq!(read(&ethernet(0x86dd, &packet)), Err(Counter::LaterFragment));
+        assert_later(&read(&ethernet(0x86dd, &packet)), 9);
     }
     // The first fragment and "do not fragment" have ports.
-    for flags in [0x2000, 0x4000] {
+    for (flags, fragment) in [(0x2000, Fragment::first(1)), (0x4000, Fragment::WHOLE)] {
         let packet = ipv4(v4(A4), v4(B4), TCP, &[], flags, &looks_like_tcp);
-        assert_ends(&read(&ethernet(0x0800, &packet)).unwrap(), A4, B4);
+        let packet = read(&ethernet(0x0800, &packet)).unwrap();
+        assert_ends(&packet, A4, B4);
+        assert_eq!(packet.fragment, fragment);
     }
+    let mut first = ipv6(v6(A6), v6(B6), FRAGMENT, &fragment(TCP, 0, &looks_like_tcp));
+    assert_eq!(read(&ethernet(0x86dd, &first)).unwrap().fragment, Fragment::first(9));
+    // "Atomic": the first, and no more.
+    first[43] = 0;
+    assert_eq!(read(&ethernet(0x86dd, &first)).unwrap().fragment, Fragment::WHOLE);
 }
 
 #[test]

@@ -41,7 +41,8 @@ pub(super) fn tcp<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment, Co
             (step, acknowledged.wrapping_sub(1))
         }
         flags if flags & (SYN | RST | ACK) == SYN | ACK => (Step::Accept, acknowledged.wrapping_sub(1)),
-        flags if flags & (FIN | RST) != 0 => (Step::Close, sequence.wrapping_sub(1)),
+        flags if flags & RST != 0 => (Step::Reset, sequence.wrapping_sub(1)),
+        flags if flags & FIN != 0 => (Step::Close, sequence.wrapping_sub(1)),
         _ => (Step::Continue, sequence.wrapping_sub(1)),
     };
     Ok(Segment {

@@ -1,3 +1,4 @@
+mod orphans;
 mod segments;
 
 use std::net::IpAddr;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::finding::words::{moment, short_port};
 use crate::finding::{End, Link};
 use crate::model::cause::Cause;
-use crate::model::edge::{Direction, Protocol};
+use crate::model::edge::{Direction, OrientedBy, Protocol};
 use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeList, EdgeRecord, PartyRecord, SegmentRecord};
 use crate::model::time::Timestamp;
@@ -95,6 +95,8 @@ pub(super) struct Row {
     pub(super) cause: Cause,
     /// Only where it is an edge of one pod.
     pub(super) direction: Option<Direction>,
+    /// How it is known who opened the connections; only where it is an edge of one pod.
+    pub(super) oriented_by: Option<OrientedBy>,
     /// One for each scenario of the list.
     pub(super) answers: Vec<Answer>,
     /// What segment maps say against it.
@@ -172,6 +174,7 @@ impl Row {
                 last: seen.last,
                 cause: link.cause,
                 direction: None,
+                oriented_by: None,
                 answers: list.scenarios.iter().map(answer).collect(),
                 crossings: Crossings::of(
                     link.all_pairs()
@@ -208,6 +211,7 @@ impl Row {
             last: edge.last_seen,
             cause: edge.cause,
             direction: Some(edge.direction),
+            oriented_by: Some(edge.oriented_by),
             answers: list.scenarios.iter().map(answer).collect(),
             crossings: Crossings::of(edge.segments.iter()),
             reason: reason.unwrap_or_default(),

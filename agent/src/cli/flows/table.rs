@@ -40,7 +40,7 @@ pub(super) struct Look {
 fn columns(list: &EdgeList, wide: bool) -> Vec<(String, u8)> {
     let mut columns = vec![("INITIATOR", 0), ("RESPONDER", 0), ("PORT", 0), ("CONN", 0), ("FAILED", 1)];
     if wide {
-        columns.extend([("DIRECTION", 0), ("BYTES", 0), ("FIRST", 0), ("LAST", 0)]);
+        columns.extend([("DIRECTION", 0), ("KNOWN-BY", 0), ("BYTES", 0), ("FIRST", 0), ("LAST", 0)]);
     } else {
         columns.push(("LAST", 2));
     }
@@ -67,8 +67,15 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
     ];
     if wide {
         let direction = row.direction.map_or("", |direction| direction.as_str());
+        let known_by = row.oriented_by.map_or("", |by| by.as_str());
         let bytes = if row.estimated { format!("~{}", row.bytes) } else { row.bytes.to_string() };
-        cells.extend([direction.to_owned(), bytes, row.first_moment(), moment(row.last)]);
+        cells.extend([
+            direction.to_owned(),
+            known_by.to_owned(),
+            bytes,
+            row.first_moment(),
+            moment(row.last),
+        ]);
     } else {
         cells.push(age(row.last, list.window.end));
     }

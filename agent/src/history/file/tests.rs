@@ -552,8 +552,13 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
         Cause::SameNamespace,
         Cause::Unknown,
     ];
-    let oriented =
-        [OrientedBy::Handshake, OrientedBy::FirstPacket, OrientedBy::Listener, OrientedBy::Service];
+    let oriented = [
+        OrientedBy::Handshake,
+        OrientedBy::FirstPacket,
+        OrientedBy::Listener,
+        OrientedBy::Service,
+        OrientedBy::Unknown,
+    ];
     let edge = (
         (any::<usize>(), any::<usize>(), any::<u16>(), any_protocol(), any::<bool>(), any::<bool>()),
         any::<[u64; 7]>(),
