@@ -216,9 +216,11 @@ impl Entry {
 
     fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Answers) {
         let edge = &mut self.edge;
-        let moved = edge.initiator.endpoint != seen.initiator.endpoint
-            || edge.responder.endpoint != seen.responder.endpoint
-            || edge.vlan != seen.vlan;
+        // What goes on with connections that are open stays where they went: a Service may lead elsewhere by now.
+        let opens = seen.counters.attempts > 0;
+        let led_elsewhere = edge.initiator.endpoint != seen.initiator.endpoint
+            || edge.responder.endpoint != seen.responder.endpoint;
+        let moved = opens && led_elsewhere || edge.vlan != seen.vlan;
         edge.counters = edge.counters.plus(seen.counters);
         edge.first_seen = edge.first_seen.min(seen.first_seen);
         edge.last_seen = edge.last_seen.max(seen.last_seen);
@@ -226,9 +228,11 @@ impl Entry {
         edge.estimated |= seen.estimated;
         edge.vlan = seen.vlan;
         if moved || self.generation != generation {
-            edge.cause = seen.cause;
-            edge.initiator = seen.initiator;
-            edge.responder = seen.responder;
+            if opens {
+                edge.cause = seen.cause;
+                edge.initiator = seen.initiator;
+                edge.responder = seen.responder;
+            }
             self.answers = judge(&self.edge);
             self.generation = generation;
         }
@@ -240,7 +244,7 @@ pub(super) mod tests {
     use super::*;
     use crate::model::cause::Cause;
     use crate::model::edge::OrientedBy;
-    use crate::model::endpoint::Pod;
+    use crate::model::endpoint::{Backend, Pod, ServiceTarget};
     use crate::model::identity::{IdentityParts, Interner};
     use crate::model::labels::Labels;
     use crate::model::object::WorkloadRef;
@@ -309,6 +313,27 @@ pub(super) mod tests {
         assert_eq!(ledger.len(), 1);
         assert_eq!(ledger.entries().next().unwrap().edge.counters.attempts, 4);
         assert_eq!(judged, 2);
+    }
+
+    #[test]
+    fn what_goes_on_without_a_new_connection_stays_where_it_went() {
+        let mut ledger = Ledger::new(10);
+        let service = |backends: &[&str]| {
+            let backends = backends.iter().map(|name| Backend { party: mk_pod("a", name), port: 8080 });
+            let target =
+                ServiceTarget { namespace: "a".into(), name: "db".into(), backends: backends.collect() };
+            Party { endpoint: Endpoint::Service(Arc::new(target)), ..mk_pod("a", "y") }
+        };
+        let mut judged = 0;
+        for (backends, attempts) in [(&["y"][..], 1), (&["y", "z"][..], 0), (&["y", "z"][..], 1)] {
+            let edge = mk_edge(mk_pod("a", "x"), service(backends), 80);
+            let counters = Counters { attempts, packets_to_responder: 1, ..Counters::default() };
+            ledger.add(Edge { counters, ..edge }, 1, |_| {
+                judged += 1;
+                Answers::default()
+            });
+        }
+        assert_eq!(judged, 2, "at first, and when a connection was opened");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Network {
             if ipv6 {
                 namespace.set_sysctls(&QUIET)?;
             }
-            netlink(namespace, async |handle| set_up(&handle, "lo").await)?;
+            raise_loopback(namespace)?;
         }
         network.node.set_sysctls(&FORWARDING)?;
         if ipv6 {
@@ -196,6 +196,14 @@ impl Network {
 /// Whether this kernel speaks IPv6 at all.
 pub fn kernel_has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// Lets a namespace speak with itself.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn raise_loopback(namespace: &Namespace) -> Result<()> {
+    netlink(namespace, async |handle| set_up(&handle, "lo").await)
 }
 
 /// Wires a pod without an address of its own to a node that routes `address` to it: for whoever writes frames

@@ -51,6 +51,7 @@ impl Load {
     pub(super) fn new() -> Result<Self> {
         let node = Namespace::create("bench-node")?;
         node.set_sysctls(&[("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")])?;
+        network::raise_loopback(&node)?;
         let mut pods = Vec::new();
         let mut veths = Vec::new();
         for number in 0..PODS_HERE {
