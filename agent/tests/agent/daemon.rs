@@ -1,7 +1,9 @@
 //! The agent as a child process in the network namespace of the calling thread.
 
 use std::ffi::c_long;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -64,7 +66,12 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let manifests = folder.path().join("cluster.yaml");
         fs::write(&manifests, CLUSTER).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dryfence"));
+        // By descriptor: nobody may not walk the folders to it when they are under root's home.
+        let program = File::open(env!("CARGO_BIN_EXE_dryfence")).unwrap();
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let inherited = program.as_raw_fd();
+        // SAFETY: one system call on an open descriptor, which may be made between fork and exec.
+        unsafe { command.pre_exec(move || check(libc::fcntl(inherited, libc::F_SETFD, 0).into())) };
         command.env_clear().arg("agent").arg("--manifests").arg(&manifests).args(arguments);
         command
             .args(["--listen", "0.0.0.0:9477", "--api"])
@@ -84,6 +91,7 @@ impl Daemon {
             }
         }
         let mut child = command.spawn().unwrap();
+        drop(program);
         let said = Arc::<Mutex<String>>::default();
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
         let listener = thread::spawn(move || {
