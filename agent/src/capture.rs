@@ -4,6 +4,7 @@
 //! sends it orders and reads the kernel's counters. The kernel counts on whatever happens here: if the receiver of
 //! the events is slow, readings come later and lose nothing.
 
+mod ask;
 mod attach;
 mod bounds;
 mod clock;
@@ -16,10 +17,12 @@ mod interfaces;
 mod kernel;
 mod lock;
 mod losses;
+mod netlink;
 pub mod orphans;
 pub mod programs;
 mod readings;
 mod settings;
+mod sockets;
 mod syscall;
 pub mod table;
 mod task;
