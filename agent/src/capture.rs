@@ -31,11 +31,10 @@ mod watch;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 pub use attach::Means;
-pub use bounds::{Bounds, Folding};
+pub use bounds::Bounds;
 pub use error::Error;
 pub use filters::Removed;
 pub use lock::{Holder, Lock};
@@ -43,6 +42,7 @@ pub use losses::Status;
 pub use settings::{Accounting, Attach, InvalidPattern, Pattern, Settings};
 
 use crate::model::edge::{Direction, IfIndex, Observation};
+use crate::model::folding::Foldings;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::unobserved::Unobserved;
@@ -123,7 +123,7 @@ impl Capture {
 
     /// Has outside addresses counted together from now on, as these ranges say; none is before the first call.
     /// Edges that are there stay as they are.
-    pub async fn fold(&self, ranges: Vec<(IpNet, Folding)>) {
+    pub async fn fold(&self, ranges: Foldings) {
         self.order(|done| task::Order::Fold(ranges, done)).await;
     }
 

@@ -20,8 +20,9 @@ mod watch;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use dryfence::capture::{Folding, Settings};
+use dryfence::capture::Settings;
 use dryfence::model::edge::{Counters, Direction, OrientedBy, Protocol, Scope};
+use dryfence::model::folding::Folding;
 use frames::{ACK, Tcp, frame};
 use ipnet::IpNet;
 use netns::{GATEWAY4, Pod, in_own_namespace, station_of};
@@ -112,7 +113,7 @@ fn an_open_connection_with_a_range_counts_on_one_edge_with_it_from_the_first_pac
         let mut watch = Watch::start_with(Settings { budget_outside: 1, ..Settings::default() }).await;
         let range: IpNet = "192.0.2.0/28".parse().unwrap();
         let folding = Folding { length: range.prefix_len(), outside: true };
-        watch.capture.fold(vec![(range, folding)]).await;
+        watch.capture.fold([(range, folding)].into_iter().collect()).await;
         for round in 1..=3 {
             to.exchange();
             watch

@@ -48,7 +48,8 @@ impl Drop for Resident {
 async fn open_at_device(pod: &Pod, address: SocketAddr, device: &'static str) -> Open {
     let listen = move || {
         use nix::sys::socket::{
-            AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+            AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+            sockopt,
         };
         use std::os::fd::AsRawFd as _;
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();

@@ -78,7 +78,8 @@ impl Asker {
 
     /// Counts and says what could not be read.
     fn judge(&mut self, read: io::Result<Read>, asked: usize) -> Read {
-        let read = read.unwrap_or_else(|error| Read { unread: asked, error: Some(error.into()), ..Read::default() });
+        let read =
+            read.unwrap_or_else(|error| Read { unread: asked, error: Some(error.into()), ..Read::default() });
         self.losses.counts().unread_sockets += read.unread as u64;
         if read.unread > 0 && !self.complained {
             self.complained = true;

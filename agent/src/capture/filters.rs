@@ -81,7 +81,8 @@ impl Filters {
     /// interface's queues away and waits for a grace period (`qdisc_graft`, `dev_deactivate`). Removing it does the
     /// same, and others may have come to use it: so it stays when we go. An empty one costs nothing.
     pub(super) fn add_clsact(&mut self, interface: u32) -> io::Result<()> {
-        match self.netlink.request(Message::NewQueueDiscipline(clsact(interface)), NLM_F_CREATE | NLM_F_EXCL) {
+        match self.netlink.request(Message::NewQueueDiscipline(clsact(interface)), NLM_F_CREATE | NLM_F_EXCL)
+        {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result.map(drop),
         }

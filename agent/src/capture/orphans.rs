@@ -309,7 +309,8 @@ impl Orphans {
                 }
                 continue;
             }
-            let found = known.answer.or_else(|| orient(key, here, evidence.get(&ends(key).swapped()).copied()));
+            let found =
+                known.answer.or_else(|| orient(key, here, evidence.get(&ends(key).swapped()).copied()));
             let is_sure = found.is_some_and(|(_, by)| by != OrientedBy::FirstPacket);
             if self.asks && !is_sure && !known.counted && known.asked != Asked::Done && !is_last {
                 known.waits_from.get_or_insert(moment.from);

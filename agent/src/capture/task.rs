@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +14,6 @@ use tokio::time::Instant;
 use super::Event;
 use super::ask::Asker;
 use super::attach::Means;
-use super::bounds::Folding;
 use super::clock::Clock;
 use super::error::Error;
 use super::follow::Change;
@@ -27,6 +25,7 @@ use super::readings::{Leaving, Reading, Readings};
 use super::settings::{Accounting, Settings};
 use super::watch::Watcher;
 use crate::model::edge::Direction;
+use crate::model::folding::Foldings;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::UnorientedKey;
 
@@ -40,7 +39,7 @@ const HINT_REST: u32 = 20;
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
     /// Addresses are to be folded so from now on.
-    Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
+    Fold(Foldings, oneshot::Sender<()>),
     /// This is who opened these connections.
     Settle(Vec<(UnorientedKey, Direction)>),
     Stop(oneshot::Sender<()>),
@@ -131,7 +130,7 @@ impl Task {
                     }
                     Some(Order::Fold(ranges, done)) => {
                         if let Err(error) = self.programs.bounds().fold(&ranges) {
-                            tracing::warn!(%error, ranges = ranges.len(), "not all ranges of addresses are folded as they should be");
+                            tracing::warn!(%error, "not all ranges of addresses are folded as they should be");
                         }
                         done.send(()).unwrap_or_default();
                     }

@@ -9,7 +9,10 @@ use dryfence_common::orphan::{OrphanKey, OrphanValue};
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Asked, Known, MOST_REMEMBERED, Moment, OrphanReading, Orphans, edge_key, edge_value, make_edge, model_key, orient};
+use super::{
+    Asked, Known, MOST_REMEMBERED, Moment, OrphanReading, Orphans, edge_key, edge_value, make_edge,
+    model_key, orient,
+};
 use crate::capture::Interface;
 use crate::capture::bounds::Bounds;
 use crate::capture::programs::EdgeMap;

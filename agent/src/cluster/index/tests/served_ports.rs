@@ -21,7 +21,8 @@ fn a_container_port_without_a_name_is_served_while_a_pod_of_its_maker_is_there()
         mk_pod("alone", &["192.0.2.3"], unnamed(None)),
         mk_pod("other", &["192.0.2.4"], plain),
     ]);
-    let serves = |index: &Index, address: &str, port, protocol| index.serves(ip(address), port, protocol, at(300));
+    let serves =
+        |index: &Index, address: &str, port, protocol| index.serves(ip(address), port, protocol, at(300));
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         assert!(serves(&index, address, 50051, Tcp), "{address}");
         assert!(serves(&index, address, 5353, Udp), "{address}");
