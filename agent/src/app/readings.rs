@@ -9,7 +9,7 @@ use crate::model::outcome::Outcome;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
+use crate::serve::metrics::{PolicyState, Readings, Watch, WouldDenyEdges};
 
 /// What capture counts that is no loss.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,7 +89,7 @@ pub(super) fn readings(
     capture: &Told,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
-    is_synced: bool,
+    watches: Vec<Watch>,
 ) -> Readings {
     Readings {
         would_deny_edges: ledger.would_deny.clone(),
@@ -105,7 +105,7 @@ pub(super) fn readings(
             .into_iter()
             .map(|(reason, pods)| (reason.as_str(), pods))
             .collect(),
-        watches: vec![("manifests", is_synced)],
+        watches,
     }
 }
 

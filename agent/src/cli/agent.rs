@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 use crate::audit::auditor;
 use crate::capture::{self, Capture, Removed};
+use crate::cluster::kubernetes::ClusterArgs;
 use crate::cli::scenario::DefaultDenyArgs;
 use crate::finding::words::count;
 use crate::model::dialect::Dialect;
@@ -41,15 +42,18 @@ pub struct AgentArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct SourceArgs {
-    /// Folder or file of manifests that describe the cluster; repeatable, read again when they change
+    /// Folder or file of manifests that describe the cluster, instead of the API server; repeatable, read again when
+    /// they change
     #[arg(
         long,
         env = "DRYFENCE_MANIFESTS",
         value_name = "DIR",
-        required_unless_present = "cleanup",
-        value_delimiter = ','
+        value_delimiter = ',',
+        conflicts_with_all = ["kubeconfig", "context", "impersonate"]
     )]
     pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Namespace of manifests that name none
     #[arg(short, long, env = "DRYFENCE_NAMESPACE", value_name = "NS")]
     pub namespace: Option<String>,

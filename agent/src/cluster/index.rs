@@ -26,6 +26,7 @@ use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 mod addresses;
 mod findings;
 mod host;
+mod known;
 mod pods;
 mod ports;
 mod segments;
@@ -35,6 +36,7 @@ mod state;
 mod tests;
 
 pub use findings::Finding;
+pub use known::Gaps;
 pub(crate) use pods::is_controllers_label;
 
 /// A namespaced object of a known kind: its namespace and name.
@@ -64,6 +66,8 @@ pub struct Index {
     own_node: Option<Arc<str>>,
     /// The addresses of our host's network namespace.
     host: BTreeSet<IpAddr>,
+    /// What the source has not read.
+    gaps: Gaps,
     policy_generation: u64,
     topology_generation: u64,
 }
@@ -344,6 +348,7 @@ impl Index {
                 let external = self.external_service(address, port, protocol);
                 match external.or_else(|| self.node_port(port, protocol)) {
                     Some((service, port)) => self.service_party(address, service, Some(port), client, at),
+                    None if self.lacks_services() => Party::unknown(Some(address), UnknownReason::NotSynced),
                     None => self.initiator_at(address, at),
                 }
             }
@@ -367,15 +372,17 @@ impl Index {
             Some(Owner::Contested) => unknown(UnknownReason::AddressReused),
             Some(Owner::Service(..) | Owner::UnnamedNode) => unknown(UnknownReason::AddressUnjoined),
             None if host::is_node_local(address) => self.host_party(address),
-            None if self.is_inside(address) => unknown(UnknownReason::AddressUnjoined),
+            None if self.is_inside(address) => unknown(self.unowned()),
+            None if self.may_be_unread() => unknown(UnknownReason::NotSynced),
             None => Party::external(address),
         }
     }
 
-    /// A pod as a party, reached at one of its addresses; unknown where its namespace could not be read.
+    /// A pod as a party, reached at one of its addresses; unknown where its namespace could not be read, or was not.
     pub fn party_of(&self, pod: &Arc<Pod>, address: Option<IpAddr>) -> Party {
         let broken = self.namespaces.get(&pod.namespace).and_then(|space| space.broken.as_ref());
         match broken {
+            None if self.lacks_namespaces() => Party::unknown(address, UnknownReason::NotSynced),
             None => Party::pod(Arc::clone(pod), address),
             Some(object) => {
                 Party::unknown(address, UnknownReason::ObjectInvalid { object: Arc::clone(object) })
@@ -471,9 +478,9 @@ impl Index {
         })
     }
 
-    /// All policies, in order of kind, namespace and name.
+    /// All policies, in order of kind, namespace and name; then one for each kind of which no list was read.
     pub fn policies(&self) -> Vec<Arc<Policy>> {
-        self.policies.values().cloned().collect()
+        self.policies.values().cloned().chain(self.unread_policies()).collect()
     }
 
     /// The number of changes of policies so far.

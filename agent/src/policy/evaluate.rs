@@ -16,7 +16,7 @@ use super::compile::Compiled;
 use super::fault::Field;
 use super::nearest;
 use super::prefix::AddressClass;
-use super::spec::Action;
+use super::spec::{Action, NOT_SYNCED};
 use super::tier::{CompiledRule, TierKind};
 use super::tri::{Tri, Why};
 
@@ -96,6 +96,7 @@ pub(crate) fn index(at: usize) -> u32 {
 /// The doubt that something in a policy causes.
 fn doubt(policy: &Arc<ObjectRef>, hit: Option<Hit>, why: Why) -> Doubt {
     let why = match why {
+        Why::Field(field) if &*field == NOT_SYNCED => UnknownReason::NotSynced,
         Why::Field(field) => UnknownReason::PolicyInvalid { policy: Arc::clone(policy), field },
         Why::Reason(reason) => reason,
     };

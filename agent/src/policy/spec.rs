@@ -11,6 +11,9 @@ use crate::model::selector::Selector;
 
 use super::fault::{Content, Fault, Field};
 
+/// The field of a policy that was not read at all. No path looks like it.
+pub(crate) const NOT_SYNCED: &str = "(not read)";
+
 /// A policy, read once from the API's type, with what could not be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -48,6 +51,18 @@ impl Policy {
             egress: Section::unknown(&field),
             ingress: Section::unknown(&field),
         }
+    }
+
+    /// What stands for all policies of a kind that were not read yet: it may select any pod and say anything.
+    pub fn not_synced(kind: &str) -> Self {
+        let reference = ObjectRef::cluster(kind, "(not read)");
+        let message = "the policies of this kind were not read".to_owned();
+        Self::unreadable(reference, Fault { field: NOT_SYNCED.to_owned(), message })
+    }
+
+    /// Whether it stands for policies that were not read.
+    pub fn is_not_synced(&self) -> bool {
+        self.faults.first().is_some_and(|fault| fault.field == NOT_SYNCED)
     }
 
     pub(crate) const fn section(&self, direction: Direction) -> &Section {

@@ -135,6 +135,9 @@ impl Index {
         at: Timestamp,
     ) -> Party {
         let near = client.filter(|_| service.internal_local && service.cluster_ips.contains(&address));
+        if self.lacks_backends() {
+            return Party::unknown(Some(address), UnknownReason::NotSynced);
+        }
         let backends = match port {
             Some(port) => self.backends(address, service, port, near, at),
             None => Ok(Vec::new()),
@@ -225,7 +228,7 @@ impl Index {
     /// we know has the address yet.
     fn backend_party(&self, address: IpAddr, endpoint: &SliceEndpoint, at: Timestamp) -> Party {
         let party = self.initiator_at(address, at);
-        if !matches!(party.endpoint, Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined)) {
+        if !matches!(party.endpoint, Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined | UnknownReason::NotSynced)) {
             return party;
         }
         let Some((namespace, name)) = &endpoint.pod else { return party };

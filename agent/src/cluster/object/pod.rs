@@ -21,7 +21,7 @@ pub struct Controller {
 
 impl Controller {
     /// The controller of an object. A static pod's is its Node, which is no workload: none.
-    pub(super) fn of(metadata: &ObjectMeta) -> Option<Self> {
+    pub(crate) fn of(metadata: &ObjectMeta) -> Option<Self> {
         let owners = metadata.owner_references.iter().flatten();
         let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
         (owner.kind != "Node")
