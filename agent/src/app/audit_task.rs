@@ -16,7 +16,7 @@ use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Status};
+use crate::capture::{Capture, Event};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
 use crate::model::folding::Foldings;
@@ -29,7 +29,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::{LedgerFigures, Told, readings};
+use super::readings::{LedgerFigures, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -269,11 +269,10 @@ impl AuditTask {
     fn publish(&mut self) {
         self.figures.refresh(&self.auditor);
         let (losses, policies) = (self.losses(), self.policies.clone());
-        let Status { late, left, evicted, gap, .. } = self.capture.status();
-        let told = Told { late, left, evicted, gap };
+        let capture = self.capture.status();
         let is_synced = self.cluster_gate.is_open();
         let since = self.since;
-        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, is_synced);
+        let readings = readings(&self.auditor, &self.figures, losses, &capture, policies, since, is_synced);
         self.published.store(Arc::new(readings));
     }
 
