@@ -26,14 +26,14 @@ impl Listing {
 /// must be whole.
 pub(super) struct Lister {
     handle: Handle,
-    connection: AbortOnDropHandle,
+    _connection: AbortOnDropHandle,
 }
 
 impl Lister {
     /// For the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, connection: AbortOnDropHandle(tokio::spawn(connection)) })
+        Ok(Self { handle, _connection: AbortOnDropHandle(tokio::spawn(connection)) })
     }
 
     /// Asks the kernel for everything. The connection does not survive an error of its socket, so after any error there
@@ -70,7 +70,7 @@ mod tests {
                 |listing: Listing| listing.links.into_iter().map(|link| link.name).collect::<Vec<_>>();
             let before = links(lister.list().await.unwrap());
             assert!(before.contains(&"lo".to_owned()), "{before:?}");
-            lister.connection.0.abort();
+            lister._connection.0.abort();
             assert!(lister.list().await.is_err(), "nobody listens");
             let after = links(lister.list().await.unwrap());
             assert!(after.contains(&"lo".to_owned()), "{after:?}");
