@@ -93,6 +93,8 @@ pub(super) struct AuditTask {
     pub(super) exact_external: bool,
     /// What capture was told last.
     pub(super) foldings: Foldings,
+    /// What that rested on; `None` before the first time.
+    pub(super) folded: Option<(u64, u64)>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
 }
@@ -146,9 +148,11 @@ impl AuditTask {
 
     /// Tells capture which addresses to count together, if that changed.
     async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
-        if self.exact_external {
+        let generation = Some(self.auditor.foldings_generation());
+        if self.exact_external || self.folded == generation {
             return;
         }
+        self.folded = generation;
         let foldings = self.auditor.foldings();
         if foldings == self.foldings {
             return;
