@@ -69,6 +69,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         notes,
         exact_external: args.source.exact_external,
         foldings: Foldings::default(),
+        folded: None,
         warnings: Vec::new(),
         policies: Vec::new(),
         made_of: Default::default(),

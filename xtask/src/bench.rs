@@ -26,7 +26,7 @@ pub struct Bench {
 enum What {
     /// What a packet costs in the TC programs, against an empty program in the same run; needs root
     Capture,
-    /// What following the node's NAT costs, with 100,000 entries and as many new connections; needs root
+    /// What following the node's NAT costs for each new connection; needs root
     Conntrack,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),

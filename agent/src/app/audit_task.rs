@@ -16,7 +16,7 @@ use super::source::{self, News};
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Status};
+use crate::capture::{Capture, Event};
 use crate::cluster::kubernetes::{Batch, Watches};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
@@ -30,7 +30,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::{LedgerFigures, Told, readings};
+use super::readings::{LedgerFigures, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -95,6 +95,8 @@ pub(super) struct AuditTask {
     pub(super) exact_external: bool,
     /// What capture was told last.
     pub(super) foldings: Foldings,
+    /// What that rested on; `None` before the first time.
+    pub(super) folded: Option<(u64, u64)>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
     /// What of the index figures were made of last.
@@ -161,9 +163,11 @@ impl AuditTask {
 
     /// Tells capture which addresses to count together, if that changed.
     async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
-        if self.exact_external {
+        let generation = Some(self.auditor.foldings_generation());
+        if self.exact_external || self.folded == generation {
             return;
         }
+        self.folded = generation;
         let foldings = self.auditor.foldings();
         if foldings == self.foldings {
             return;
@@ -266,7 +270,8 @@ impl AuditTask {
     /// news of a large cluster come too often for.
     async fn settle_all(&mut self, seen: &mut mpsc::Receiver<Event>) {
         let topology = self.auditor.index().topology_generation();
-        let is_due = self.made_of.topology != topology || self.foldings.is_empty();
+        let is_first = self.folded.is_none() && !self.exact_external;
+        let is_due = self.made_of.topology != topology || is_first;
         if is_due && self.cluster_gate.is_open() {
             self.made_of.topology = topology;
             self.recorder.forget_all_but(&self.auditor.workloads());
@@ -324,11 +329,10 @@ impl AuditTask {
     fn publish(&mut self) {
         self.figures.refresh(&self.auditor);
         let (losses, policies) = (self.losses(), self.policies.clone());
-        let Status { late, left, evicted, gap, .. } = self.capture.status();
-        let told = Told { late, left, evicted, gap };
+        let capture = self.capture.status();
         let watches = source::readings(self.watches.as_ref(), self.cluster_gate.is_open());
         let since = self.since;
-        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, watches);
+        let readings = readings(&self.auditor, &self.figures, losses, &capture, policies, since, watches);
         self.published.store(Arc::new(readings));
     }
 

@@ -1,25 +1,14 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
-use std::time::Duration;
-
 use rustc_hash::FxHashMap;
 
 use crate::audit::auditor::Auditor;
+use crate::capture::Status;
 use crate::model::outcome::Outcome;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 use crate::serve::metrics::{PolicyState, Readings, Watch, WouldDenyEdges};
-
-/// What capture counts that is no loss.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Told {
-    pub(super) late: u64,
-    pub(super) left: u64,
-    pub(super) evicted: u64,
-    /// For how long an interface was not watched.
-    pub(super) gap: Duration,
-}
 
 /// Figures over the whole ledger, and at which of its changes they were computed.
 #[derive(Debug, Default)]
@@ -86,7 +75,7 @@ pub(super) fn readings(
     auditor: &Auditor,
     ledger: &LedgerFigures,
     losses: Vec<LossRecord>,
-    capture: &Told,
+    capture: &Status,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
     watches: Vec<Watch>,
@@ -96,6 +85,17 @@ pub(super) fn readings(
         edges: ledger.edges.clone(),
         losses,
         late_edges: capture.late,
+        interfaces: vec![("watched", capture.watched as u64), ("failed", capture.failed.len() as u64)],
+        capture_mishaps: vec![
+            ("interface-vanished", capture.vanished),
+            ("reattached", capture.reattached),
+            ("news-missed", capture.overruns),
+            ("news-unreadable", capture.unreadable),
+            ("listing-failed", capture.failed_listings),
+            ("reading-failed", capture.failed_readings),
+            ("sockets-unread", capture.unread_sockets),
+            ("sockets-untold", capture.untold_sockets),
+        ],
         edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),

@@ -379,6 +379,11 @@ impl Auditor {
         self.judges.exception_findings()
     }
 
+    /// What [`Auditor::foldings`] rest on: as long as it stays, so do they.
+    pub const fn foldings_generation(&self) -> (u64, u64) {
+        (self.index.topology_generation(), self.judges.generation())
+    }
+
     /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
     pub fn foldings(&self) -> Foldings {
         foldings(self.index.networks(), self.judges.blocks())

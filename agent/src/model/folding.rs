@@ -34,11 +34,6 @@ impl Foldings {
         self.0.get(net)
     }
 
-    /// Whether no range is known yet.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Each range once, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&IpNet, &Folding)> {
         self.0.iter()

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::audit::auditor::Settings;
+use crate::capture::{Means, Status};
 use crate::cli::report;
 use crate::cluster::Object;
 use crate::cluster::index::Index;
@@ -137,7 +138,7 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
     let mut ledger = LedgerFigures::default();
     ledger.refresh(&auditor);
-    let told = Told::default();
+    let told = Status::quiet(Means::Tcx);
     let figures = readings(&auditor, &ledger, Vec::new(), &told, policies.clone(), at(2), Vec::new());
     assert_eq!(figures.would_deny_edges.len(), 1, "{figures:?}");
     assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
