@@ -270,7 +270,7 @@ impl AuditTask {
     }
 
     fn publish(&mut self) {
-        self.figures.refresh(&self.auditor);
+        self.figures.refresh(&self.auditor, &self.recorder.known);
         let (losses, policies) = (self.losses(), self.policies.clone());
         let Status { late, left, evicted, gap, .. } = self.capture.status();
         let told = Told { late, left, evicted, gap };
