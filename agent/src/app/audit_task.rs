@@ -327,7 +327,7 @@ impl AuditTask {
     }
 
     fn publish(&mut self) {
-        self.figures.refresh(&self.auditor);
+        self.figures.refresh(&self.auditor, &self.recorder.known);
         let (losses, policies) = (self.losses(), self.policies.clone());
         let capture = self.capture.status();
         let watches = source::readings(self.watches.as_ref(), self.cluster_gate.is_open());
