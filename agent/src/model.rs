@@ -5,6 +5,7 @@ pub mod dialect;
 pub mod edge;
 pub mod endpoint;
 pub mod identity;
+pub mod intern;
 pub mod labels;
 pub mod object;
 pub mod outcome;

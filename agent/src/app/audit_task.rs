@@ -214,7 +214,7 @@ impl AuditTask {
         self.rejudge().await;
         self.cluster_gate.open();
         info!(
-            pods = self.auditor.index().pods().count(),
+            pods = self.auditor.index().pod_count(),
             policies = self.auditor.index().policies().len(),
             warnings = self.warnings.len(),
             "the cluster's objects are read"

@@ -107,7 +107,7 @@ impl Auditor {
 
     /// The cluster's objects are now exactly these.
     pub fn reset(&mut self, objects: Vec<Object>, now: Timestamp, recorder: &mut dyn Recorder) {
-        let before: Vec<Arc<Pod>> = self.index.pods().map(Arc::clone).collect();
+        let before: Vec<Arc<Pod>> = self.index.pods().collect();
         self.index.reset(objects, now);
         for pod in before {
             if self.index.pod(&pod.namespace, &pod.name).is_none_or(|now| now.uid != pod.uid) {
@@ -395,7 +395,7 @@ impl Auditor {
 
     /// The workloads that have pods now, so that metrics of others can go.
     pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
-        self.index.pods().map(|pod| pod.workload.clone()).collect()
+        self.index.workloads()
     }
 
     /// What this part lost.

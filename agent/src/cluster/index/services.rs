@@ -10,6 +10,7 @@ use crate::cluster::object::{EndpointSlice, Service, ServicePort, SliceEndpoint,
 use crate::cluster::roles;
 use crate::model::edge::Protocol;
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
+use crate::model::identity::Identity;
 use crate::model::object::ObjectRef;
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
@@ -253,20 +254,20 @@ impl Index {
         port: &ServicePort,
     ) -> Vec<Backend> {
         let Some(selector) = &service.selector else { return Vec::new() };
-        let live = space.pods.values().filter(|state| !state.finished).map(|state| &state.pod);
+        let live = space.pods.live().filter(|pod| selector.matches(&pod.identity.labels));
         let stand_ins = space.workloads.iter().filter_map(|(reference, state)| {
             state.stand_in().filter(|template| template.workload == *reference)
         });
-        let mut pods: Vec<&Arc<Pod>> =
-            live.chain(stand_ins).filter(|pod| selector.matches(&pod.identity.labels)).collect();
+        let stand_ins = stand_ins.filter(|pod| selector.matches(&pod.identity.labels)).cloned();
+        let mut pods: Vec<Arc<Pod>> = live.map(|record| record.pod()).chain(stand_ins).collect();
         pods.sort_by(|a, b| a.name.cmp(&b.name));
         let mut backends = Vec::new();
-        for pod in pods {
+        for pod in &pods {
             let family = pod.addresses.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4());
             if family.is_none() && !pod.addresses.is_empty() {
                 continue;
             }
-            if let Some(port) = selected_number(pod, port) {
+            if let Some(port) = selected_number(&pod.identity, port) {
                 backends.push(Backend { party: self.backend_pod(pod, family), port });
             }
         }
@@ -275,11 +276,11 @@ impl Index {
 }
 
 /// The port on a pod that the selector matches, if the pod has one of that name.
-fn selected_number(pod: &Pod, port: &ServicePort) -> Option<u16> {
+fn selected_number(identity: &Identity, port: &ServicePort) -> Option<u16> {
     match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
-            let mut ports = pod.identity.named_ports.iter();
+            let mut ports = identity.named_ports.iter();
             ports.find(|p| p.name == *name && p.protocol == port.protocol).map(|p| p.port)
         }
     }
@@ -320,10 +321,9 @@ impl NamespaceState {
     fn leads_to(&self, service: &Service, port: &ServicePort, address: IpAddr, number: u16) -> bool {
         let Some(names) = self.slices_of.get(&service.name).filter(|names| !names.is_empty()) else {
             let Some(selector) = &service.selector else { return false };
-            let live = self.pods.values().filter(|state| !state.finished).map(|state| &state.pod);
-            let mut there = live.filter(|pod| pod.addresses.contains(&address));
+            let mut there = self.pods.live().filter(|pod| pod.addresses.contains(&address));
             return there.any(|pod| {
-                selector.matches(&pod.identity.labels) && selected_number(pod, port) == Some(number)
+                selector.matches(&pod.identity.labels) && selected_number(&pod.identity, port) == Some(number)
             });
         };
         names.iter().filter_map(|name| self.slices.get(name)).any(|slice| {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{self as core, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{ObjectError, address, labels_of, name_of, namespace_of, port, protocol};
+use super::{ObjectError, Uid, address, labels_of, name_of, namespace_of, port, protocol};
 use crate::model::identity::NamedPort;
+use crate::model::intern;
 use crate::model::labels::Labels;
 use crate::model::time::Timestamp;
 
@@ -24,7 +25,7 @@ impl Controller {
         let owners = metadata.owner_references.iter().flatten();
         let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
         (owner.kind != "Node")
-            .then(|| Self { kind: owner.kind.as_str().into(), name: owner.name.as_str().into() })
+            .then(|| Self { kind: intern::string(&owner.kind), name: intern::string(&owner.name) })
     }
 }
 
@@ -53,7 +54,7 @@ impl Shape {
         let account = spec.and_then(|spec| spec.service_account_name.as_deref());
         Ok(Self {
             labels,
-            service_account: account.filter(|name| !name.is_empty()).unwrap_or("default").into(),
+            service_account: intern::string(account.filter(|name| !name.is_empty()).unwrap_or("default")),
             named_ports: spec.map_or_else(|| Ok(Vec::new()), |spec| named_ports(spec, path))?,
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
         })
@@ -72,7 +73,7 @@ fn named_ports(spec: &PodSpec, path: &str) -> Result<Vec<NamedPort>, ObjectError
             let port = port(given.container_port, || field("containerPort"))?;
             let protocol = protocol(given.protocol.as_deref(), || field("protocol"))?;
             if let Some(name) = given.name.as_deref().filter(|name| !name.is_empty()) {
-                named.push(NamedPort { name: name.into(), protocol, port });
+                named.push(NamedPort { name: intern::string(name), protocol, port });
             }
         }
     }
@@ -84,8 +85,7 @@ fn named_ports(spec: &PodSpec, path: &str) -> Result<Vec<NamedPort>, ObjectError
 pub struct Pod {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
-    /// Empty where a file has none.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     pub shape: Shape,
     pub controller: Option<Controller>,
     pub node: Option<Arc<str>>,
@@ -106,10 +106,10 @@ impl TryFrom<&core::Pod> for Pod {
         Ok(Self {
             namespace: namespace_of(&pod.metadata)?,
             name: name_of(&pod.metadata)?,
-            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            uid: Uid::from(pod.metadata.uid.as_deref().unwrap_or_default()),
             shape: Shape::new(Some(&pod.metadata), pod.spec.as_ref(), "")?,
             controller: Controller::of(&pod.metadata),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(intern::string),
             addresses: status.map_or_else(|| Ok(Vec::new()), pod_addresses)?,
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             created: created.map(|time| Timestamp::from(time.0)),
