@@ -5,7 +5,6 @@ mod nat;
 mod readings;
 mod source;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +21,7 @@ use crate::audit::auditor::Auditor;
 use crate::capture::{Capture, Lock, host};
 use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
 use crate::cluster::index::Index;
+use crate::model::folding::Foldings;
 use crate::model::time::Timestamp;
 use crate::serve::listen::Bound;
 use crate::serve::metrics::{Caps, Metrics, Readings};
@@ -67,7 +67,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         cluster_gate,
         notes,
         exact_external: args.source.exact_external,
-        foldings: BTreeMap::new(),
+        foldings: Foldings::default(),
         warnings: Vec::new(),
         policies: Vec::new(),
     };

@@ -8,5 +8,6 @@ pub mod index;
 pub mod manifests;
 pub mod object;
 pub(crate) mod roles;
+pub mod trim;
 
 pub use object::{Object, ObjectError};

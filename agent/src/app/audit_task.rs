@@ -1,13 +1,11 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -18,10 +16,10 @@ use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Folding, Status};
-use crate::cluster::folding::Keyed;
+use crate::capture::{Capture, Event, Status};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
+use crate::model::folding::Foldings;
 use crate::model::object::WorkloadRef;
 use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
@@ -94,7 +92,7 @@ pub(super) struct AuditTask {
     /// Outside addresses are not counted together.
     pub(super) exact_external: bool,
     /// What capture was told last.
-    pub(super) foldings: BTreeMap<IpNet, Keyed>,
+    pub(super) foldings: Foldings,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
 }
@@ -155,10 +153,9 @@ impl AuditTask {
         if foldings == self.foldings {
             return;
         }
-        let folding = |Keyed { length, outside }| Folding { length, outside };
-        let ranges = foldings.iter().map(|(net, keyed)| (*net, folding(*keyed))).collect();
         let capture = Arc::clone(&self.capture);
-        self.while_taking(seen, capture.fold(ranges)).await;
+        self.while_taking(seen, capture.fold(foldings.clone())).await;
+        self.auditor.fold(foldings.clone());
         self.foldings = foldings;
     }
 

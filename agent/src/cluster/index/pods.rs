@@ -52,10 +52,11 @@ impl Index {
             finished: object.finished,
             made: Mutex::default(),
         };
-        if old.is_some_and(|old| **old == record) {
-            return;
+        let is_known = old.is_some_and(|old| **old == record);
+        space.add_ports(&record, &object.unnamed_ports);
+        if !is_known {
+            self.put_pod(record, at);
         }
-        self.put_pod(record, at);
     }
 
     /// Enters a pod in place of its namesake, and moves its memberships and addresses.
@@ -100,6 +101,7 @@ impl Index {
         let Some(space) = self.namespaces.get_mut(namespace) else { return };
         let Some(old) = space.pods.remove(namespace, name) else { return };
         space.leave(&old);
+        space.forget_ports(&old);
         self.leave_node(&old);
         let claimant = Claimant::of(&old);
         for address in &old.addresses {

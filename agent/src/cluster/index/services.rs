@@ -206,11 +206,9 @@ impl Index {
             for target in matching {
                 let number = target_number(target, port);
                 for endpoint in slice.endpoints.iter().filter(|endpoint| wanted(endpoint)) {
-                    // The addresses of one endpoint are alike; clients use the first
-                    // (API reference, Endpoint.addresses).
-                    let first = endpoint.addresses.first().copied();
-                    if let Some(first) = first.filter(|first| first.is_ipv4() == address.is_ipv4()) {
-                        let party = self.backend_party(first, endpoint, at);
+                    let first = endpoint.address.filter(|first| first.is_ipv4() == address.is_ipv4());
+                    if let Some(first) = first {
+                        let party = self.backend_party(first, slice, endpoint, at);
                         let backend = Backend { party, port: number };
                         if !backends.contains(&backend) {
                             backends.push(backend);
@@ -224,12 +222,18 @@ impl Index {
 
     /// What a backend's address is. The address decides; the slice's own word is taken where no object that
     /// we know has the address yet.
-    fn backend_party(&self, address: IpAddr, endpoint: &SliceEndpoint, at: Timestamp) -> Party {
+    fn backend_party(
+        &self,
+        address: IpAddr,
+        slice: &EndpointSlice,
+        endpoint: &SliceEndpoint,
+        at: Timestamp,
+    ) -> Party {
         let party = self.initiator_at(address, at);
         if !matches!(party.endpoint, Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined)) {
             return party;
         }
-        let Some((namespace, name)) = &endpoint.pod else { return party };
+        let Some((namespace, name)) = endpoint.pod(&slice.namespace) else { return party };
         match self.pod(namespace, name) {
             Some(pod) => self.backend_pod(&pod, Some(address)),
             None => Party::unknown(Some(address), UnknownReason::AddressUnjoined),
@@ -330,7 +334,7 @@ impl NamespaceState {
             let mut targets =
                 slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
             targets.any(|target| target_number(target, port) == number)
-                && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&address))
+                && slice.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address))
         })
     }
 

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::record::Records;
 use crate::cluster::object::{EndpointSlice, Service, Workload};
+use crate::model::edge::Protocol;
 use crate::model::endpoint::Pod;
 use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
@@ -24,6 +25,9 @@ pub(super) struct NamespaceState {
     pub(super) broken: Option<Arc<ObjectRef>>,
     pub(super) pods: Records,
     pub(super) workloads: FxHashMap<WorkloadRef, WorkloadState>,
+    /// Container ports without a name, by who made the pods that have them: pods of one template have the same. A pod
+    /// that nobody made stands for itself.
+    pub(super) unnamed_ports: FxHashMap<WorkloadRef, Vec<(Protocol, u16)>>,
     pub(super) services: FxHashMap<Arc<str>, Arc<Service>>,
     /// By name.
     pub(super) slices: FxHashMap<Arc<str>, Arc<EndpointSlice>>,
@@ -43,6 +47,7 @@ impl NamespaceState {
             broken: None,
             pods: Records::default(),
             workloads: FxHashMap::default(),
+            unnamed_ports: FxHashMap::default(),
             services: FxHashMap::default(),
             slices: FxHashMap::default(),
             slices_of: FxHashMap::default(),
