@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod facts;
 pub mod folding;
 pub mod identity;
+pub mod intern;
 pub mod labels;
 pub mod object;
 pub mod outcome;

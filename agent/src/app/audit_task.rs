@@ -241,7 +241,7 @@ impl AuditTask {
         if is_whole && !self.cluster_gate.is_open() {
             self.cluster_gate.open();
             info!(
-                pods = self.auditor.index().pods().count(),
+                pods = self.auditor.index().pod_count(),
                 policies = self.auditor.index().policies().len(),
                 warnings = self.warnings.len(),
                 "the cluster's objects are read"

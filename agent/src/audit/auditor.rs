@@ -108,7 +108,7 @@ impl Auditor {
 
     /// The cluster's objects are now exactly these.
     pub fn reset(&mut self, objects: Vec<Object>, now: Timestamp, recorder: &mut dyn Recorder) {
-        let before: Vec<Arc<Pod>> = self.index.pods().map(Arc::clone).collect();
+        let before: Vec<Arc<Pod>> = self.index.pods().collect();
         self.index.reset(objects, now);
         self.forget_gone(&before);
         self.follow_news(now, recorder);
@@ -446,7 +446,7 @@ impl Auditor {
 
     /// The workloads that have pods now, so that metrics of others can go.
     pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
-        self.index.pods().map(|pod| pod.workload.clone()).collect()
+        self.index.workloads()
     }
 
     /// What this part lost.
