@@ -124,7 +124,7 @@ impl Auditor {
     ) {
         for change in changes {
             let before: Vec<Arc<Pod>> = match &change {
-                Change::Reset { kind: "Pod", .. } => self.index.pods().map(Arc::clone).collect(),
+                Change::Reset { kind: "Pod", .. } => self.index.pods().collect(),
                 Change::Apply { object: Object::Pod(pod), .. } => {
                     self.index.pod(&pod.namespace, &pod.name).into_iter().collect()
                 }
