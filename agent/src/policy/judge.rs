@@ -78,10 +78,11 @@ impl Judge {
 
     /// What the scenario would do with a connection, in both directions.
     pub fn judge(&mut self, connection: &Connection<'_>) -> Judgement {
-        Judgement {
-            egress: self.judge_direction(connection, Direction::Egress),
-            ingress: self.judge_direction(connection, Direction::Ingress),
-        }
+        let [egress, ingress] = Direction::BOTH.map(|direction| {
+            let decision = self.judge_direction(connection, direction);
+            self.cache.shared.share(decision)
+        });
+        Judgement { egress, ingress }
     }
 
     pub(super) fn judge_direction(
@@ -214,6 +215,7 @@ impl Judge {
         }
         let selection = self.selection(subject, case.direction);
         let decision = Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
+        let decision = self.cache.shared.share(decision);
         self.cache.decisions.insert(key, Arc::clone(&decision));
         decision
     }
