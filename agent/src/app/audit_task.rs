@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::memory;
 use super::nat::{self, Nat};
 use super::source::News;
 use crate::audit::auditor::{Auditor, Judged, Recorder};
@@ -209,6 +210,7 @@ impl AuditTask {
         self.warnings.extend(self.notes.iter().cloned());
         self.policies = policies;
         self.rejudge().await;
+        memory::give_back();
         self.cluster_gate.open();
         info!(
             pods = self.auditor.index().pod_count(),
