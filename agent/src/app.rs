@@ -1,6 +1,7 @@
 //! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
 
 mod audit_task;
+mod memory;
 mod nat;
 mod readings;
 mod source;

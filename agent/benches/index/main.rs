@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dryfence::cluster::index::Index;
 use dryfence::cluster::object::{EndpointSlice, Namespace, Node, Object, Pod, Service};
+use dryfence::cluster::trim;
 use dryfence::model::object::ObjectRef;
 use dryfence::model::time::Timestamp;
 use dryfence::policy::Policy;
@@ -64,7 +65,8 @@ fn read<T: serde::de::DeserializeOwned>(json: &str) -> T {
 }
 
 fn pod(json: &str) -> Object {
-    Object::Pod(Box::new(Pod::try_from(&read::<core::Pod>(json)).unwrap()))
+    let value = trim::value("Pod", &mut serde_json::Deserializer::from_str(json)).unwrap();
+    Object::Pod(Box::new(Pod::try_from(&serde_json::from_value::<core::Pod>(value).unwrap()).unwrap()))
 }
 
 fn namespace(json: &str) -> Object {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::memory;
 use super::nat::{self, Nat};
 use super::source::{self, News};
 use crate::audit::auditor::{Auditor, Judged, Recorder};
@@ -239,6 +240,7 @@ impl AuditTask {
         self.warnings.extend(self.notes.iter().cloned());
         self.rejudge().await;
         if is_whole && !self.cluster_gate.is_open() {
+            memory::give_back();
             self.cluster_gate.open();
             info!(
                 pods = self.auditor.index().pod_count(),

@@ -44,7 +44,7 @@ impl Object {
     /// Kind, namespace and name.
     pub fn reference(&self) -> ObjectRef {
         let namespaced = |kind: &str, namespace: &Arc<str>, name: &Arc<str>| ObjectRef {
-            kind: kind.into(),
+            kind: intern::string(kind),
             namespace: Some(Arc::clone(namespace)),
             name: Arc::clone(name),
         };

@@ -1,9 +1,10 @@
 //! What a judge remembers: decisions, which policies select an identity, which conditions it fulfils. Bounded.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::model::edge::{Direction, Protocol};
 use crate::model::facts::ConnectionFacts;
@@ -17,9 +18,9 @@ use super::prefix::AddressClass;
 use super::tier::{CompiledPolicy, ConditionId};
 use super::tri::Tri;
 
-/// Decisions kept in one generation. With its texts a denial takes some 500 bytes: two generations stay
-/// below 35 MB.
-const DECISIONS: usize = 32_768;
+/// Decisions kept in one generation: what a hash table of 32,768 places holds, of 24 bytes each. The decisions
+/// themselves are [`Shared`].
+const DECISIONS: usize = 28_672;
 /// Identities times the policies that select them; an entry takes 24 bytes.
 const SELECTED: usize = 1_000_000;
 /// Bytes for the conditions that identities fulfil.
@@ -109,6 +110,33 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
     }
 }
 
+/// Equal decisions, each once: with its texts a denial takes some 500 bytes, and most connections get one of a few.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    known: HashTable<Arc<Decision>>,
+    /// At how many those that nobody holds are forgotten.
+    most: usize,
+}
+
+/// Fewer are not worth a walk.
+const FEW: usize = 1_024;
+
+impl Shared {
+    pub(crate) fn share(&mut self, decision: Arc<Decision>) -> Arc<Decision> {
+        // Whoever else holds it got it from here.
+        if Arc::strong_count(&decision) > 1 {
+            return decision;
+        }
+        if self.known.len() >= self.most {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.most = (self.known.len() * 2).max(FEW);
+        }
+        let hash = |decision: &Arc<Decision>| FxBuildHasher.hash_one(decision);
+        let entry = self.known.entry(hash(&decision), |known| *known == decision, hash);
+        Arc::clone(entry.or_insert(decision).get())
+    }
+}
+
 /// Which conditions an identity fulfils, found out one by one: two bits each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Membership {
@@ -164,6 +192,7 @@ pub(crate) type Selection = Arc<[TierSelection]>;
 #[derive(Debug)]
 pub(crate) struct Cache {
     pub(crate) decisions: Generations<Key, Arc<Decision>>,
+    pub(crate) shared: Shared,
     selections: FxHashMap<(u32, Direction), Selection>,
     selected: usize,
     memberships: FxHashMap<u32, Membership>,
@@ -181,6 +210,7 @@ impl Cache {
         let membership_limit = MEMBERSHIP_BYTES / (48 + conditions / 4);
         Self {
             decisions: Generations::new(DECISIONS),
+            shared: Shared::default(),
             selections: FxHashMap::default(),
             selected: 0,
             memberships: FxHashMap::default(),
@@ -269,6 +299,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::verdict::{Layer, Reason, Verdict};
 
     #[test]
     fn what_was_asked_for_lately_survives_and_the_size_stays_bounded() {
@@ -280,6 +311,27 @@ mod tests {
             assert!(map.len() <= 20);
         }
         assert_eq!(map.get(1), None);
+    }
+
+    #[test]
+    fn equal_decisions_are_one_while_somebody_holds_it() {
+        let mk = |rule| {
+            let (direction, verdict) = (Direction::Egress, Verdict::Allow);
+            let (layer, reason) = (Layer::NetworkPolicy, Reason::Rule);
+            Arc::new(Decision {
+                layer,
+                rule: Some(rule),
+                ..Decision::without_tier(direction, verdict, reason)
+            })
+        };
+        let mut shared = Shared::default();
+        let one = shared.share(mk(1));
+        assert!(Arc::ptr_eq(&one, &shared.share(mk(1))));
+        for rule in 2..10_000 {
+            shared.share(mk(rule));
+            assert!(shared.known.len() <= FEW);
+        }
+        assert!(Arc::ptr_eq(&one, &shared.share(mk(1))));
     }
 
     #[test]

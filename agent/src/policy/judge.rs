@@ -95,10 +95,11 @@ impl Judge {
 
     /// The same, with what is known of the connection besides.
     pub fn judge_given(&mut self, connection: &Connection<'_>, given: &ConnectionFacts) -> Judgement {
-        Judgement {
-            egress: self.judge_direction(connection, given, Direction::Egress),
-            ingress: self.judge_direction(connection, given, Direction::Ingress),
-        }
+        let [egress, ingress] = Direction::BOTH.map(|direction| {
+            let decision = self.judge_direction(connection, given, direction);
+            self.cache.shared.share(decision)
+        });
+        Judgement { egress, ingress }
     }
 
     fn judge_direction(
@@ -236,6 +237,7 @@ impl Judge {
         }
         let selection = self.selection(subject, case.direction);
         let decision = Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
+        let decision = self.cache.shared.share(decision);
         self.cache.decisions.insert(key, Arc::clone(&decision));
         decision
     }

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::cluster::object::{Controller, Uid};
 use crate::model::endpoint::Pod;
 use crate::model::identity::Identity;
+use crate::model::intern;
 use crate::model::labels::Labels;
 use crate::model::object::WorkloadRef;
 use crate::model::time::Timestamp;
@@ -122,7 +123,7 @@ impl Record {
 
 pub(super) fn top(owners: &[WorkloadRef], namespace: &Arc<str>, name: &Arc<str>) -> WorkloadRef {
     owners.last().cloned().unwrap_or_else(|| WorkloadRef {
-        kind: "Pod".into(),
+        kind: intern::string("Pod"),
         namespace: Arc::clone(namespace),
         name: Arc::clone(name),
     })

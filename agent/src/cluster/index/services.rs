@@ -169,8 +169,8 @@ impl Index {
             backends.retain(|backend| near.is_none_or(|node| is_on(&backend.party, node)));
             return Ok(backends);
         };
-        let mut slices = Vec::with_capacity(names.len());
-        for name in names {
+        let mut slices = Vec::with_capacity(names.iter().len());
+        for name in names.iter() {
             match space.slices.get(name) {
                 Some(slice) => slices.push(slice),
                 None => {

@@ -1,9 +1,9 @@
 //! What the index keeps of each namespace.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::record::Records;
 use crate::cluster::object::{EndpointSlice, Service, Workload};
@@ -13,6 +13,30 @@ use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::selector::Selector;
+
+/// Names in their order; mostly one.
+#[derive(Debug, Default)]
+pub(super) struct Names(SmallVec<[Arc<str>; 1]>);
+
+impl Names {
+    pub(super) fn insert(&mut self, name: Arc<str>) {
+        if let Err(at) = self.0.binary_search(&name) {
+            self.0.insert(at, name);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.retain(|known| **known != *name);
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.0.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// A namespace and everything in it.
 #[derive(Debug)]
@@ -32,7 +56,7 @@ pub(super) struct NamespaceState {
     /// By name.
     pub(super) slices: FxHashMap<Arc<str>, Arc<EndpointSlice>>,
     /// The names of the slices of each Service; slices that could not be read among them.
-    pub(super) slices_of: FxHashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) slices_of: FxHashMap<Arc<str>, Names>,
     /// The selectors of the Services that are the cluster's DNS.
     pub(super) dns: Vec<(Arc<str>, Selector)>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use smallvec::SmallVec;
 
 use super::{ObjectError, address, name_of, namespace_of, port, protocol};
 use crate::model::edge::Protocol;
@@ -20,10 +21,10 @@ pub struct Service {
     /// Which pods are behind it; `None` where others say so (EndpointSlices made by hand).
     pub selector: Option<Selector>,
     /// ClusterIPs of both families; empty for a headless Service.
-    pub cluster_ips: Vec<IpAddr>,
+    pub cluster_ips: SmallVec<[IpAddr; 1]>,
     /// `externalIPs` and the addresses of load balancers.
-    pub external: Vec<IpAddr>,
-    pub ports: Vec<ServicePort>,
+    pub external: Box<[IpAddr]>,
+    pub ports: Box<[ServicePort]>,
     /// Pods count as backends before they are ready.
     pub publish_not_ready: bool,
     /// What is sent to a ClusterIP goes only to backends on the client's node (`internalTrafficPolicy: Local`).
@@ -76,12 +77,12 @@ impl TryFrom<&core::Service> for Service {
 }
 
 /// `None` is how the API spells "headless", and an ExternalName Service has no address at all.
-fn cluster_ips(spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, ObjectError> {
+fn cluster_ips(spec: &core::ServiceSpec) -> Result<SmallVec<[IpAddr; 1]>, ObjectError> {
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Ok(Vec::new());
+        return Ok(SmallVec::new());
     }
     let is_address = |text: &str| !text.is_empty() && text != "None";
-    let mut ips = Vec::new();
+    let mut ips = SmallVec::new();
     for (index, text) in spec.cluster_ips.iter().flatten().enumerate().filter(|(_, text)| is_address(text)) {
         ips.push(address(text, || format!("spec.clusterIPs[{index}]"))?);
     }
@@ -101,7 +102,7 @@ fn hides_clients(spec: &core::ServiceSpec) -> bool {
     is_exposed && spec.external_traffic_policy.as_deref() != Some("Local")
 }
 
-fn external(service: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
+fn external(service: &core::Service) -> Result<Box<[IpAddr]>, ObjectError> {
     let mut addresses = Vec::new();
     let given = service.spec.as_ref().and_then(|spec| spec.external_ips.as_ref());
     for (index, text) in given.into_iter().flatten().enumerate() {
@@ -116,7 +117,7 @@ fn external(service: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
     }
     addresses.sort();
     addresses.dedup();
-    Ok(addresses)
+    Ok(addresses.into())
 }
 
 fn service_port(index: usize, given: &core::ServicePort) -> Result<ServicePort, ObjectError> {
