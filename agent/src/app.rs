@@ -22,6 +22,7 @@ use crate::audit::auditor::Auditor;
 use crate::capture::{Capture, Lock, host};
 use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
 use crate::cluster::index::Index;
+use crate::cluster::kubernetes::Watches;
 use crate::model::time::Timestamp;
 use crate::serve::listen::Bound;
 use crate::serve::metrics::{Caps, Metrics, Readings};
@@ -46,8 +47,10 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     // First of all, so that health is answered while the rest starts.
     let mut servers = start_serving(&args.serving, &metrics, &gates, Asker(asker), &stopped).await?;
 
-    let index = start_index(&args.source);
+    let mut index = start_index(&args.source);
     let source = source::follow(&args.source, &gates).await?;
+    let gaps = source.watches.as_ref().map(Watches::gaps);
+    index.set_gaps(gaps.unwrap_or_default());
     let notes = Vec::from_iter(args.capture.accounting_note());
     let nat = Nat::follow(!args.capture.no_conntrack);
     let host = host::follow().await?;

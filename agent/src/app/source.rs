@@ -44,7 +44,8 @@ pub(super) async fn follow(args: &SourceArgs, gates: &Gates) -> Result<Source> {
     let config = args.cluster.config().await?;
     let server = config.cluster_url.to_string();
     let client = kubernetes::client(config, &watches)?;
-    let settings = kubernetes::Settings { node: args.node_name.as_deref().map(Arc::from), ..Default::default() };
+    let settings =
+        kubernetes::Settings { node: args.node_name.as_deref().map(Arc::from), ..Default::default() };
     let mut batches = kubernetes::follow(&client, &watches, settings);
     info!(server, "the cluster's objects are followed");
     let asked = watches.clone();

@@ -228,7 +228,10 @@ impl Index {
     /// we know has the address yet.
     fn backend_party(&self, address: IpAddr, endpoint: &SliceEndpoint, at: Timestamp) -> Party {
         let party = self.initiator_at(address, at);
-        if !matches!(party.endpoint, Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined | UnknownReason::NotSynced)) {
+        if !matches!(
+            party.endpoint,
+            Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined | UnknownReason::NotSynced)
+        ) {
             return party;
         }
         let Some((namespace, name)) = &endpoint.pod else { return party };

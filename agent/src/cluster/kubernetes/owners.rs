@@ -283,6 +283,10 @@ mod tests {
         let mut owners = Owners::new(Some("n2".into()), Some(questions));
         owners.resolve(vec![pod("d", ("Job", "migrate-20261128"), &[])]);
         assert!(asked.try_recv().is_err());
-        assert_eq!(told(owners.resolve(vec![pod("f", ("Job", "report-29123456"), &[])])).len(), 1, "needs no asking");
+        assert_eq!(
+            told(owners.resolve(vec![pod("f", ("Job", "report-29123456"), &[])])).len(),
+            1,
+            "needs no asking"
+        );
     }
 }

@@ -205,7 +205,7 @@ mod tests {
     fn a_kind_is_missing_until_its_list_is_whole_and_starting_until_it_failed() {
         let watches = Watches::default();
         let (pods, policies) = (kind("Pod"), kind("NetworkPolicy"));
-        [pods, policies].map(|kind| watches.add(kind));
+        [pods, policies].into_iter().for_each(|kind| watches.add(kind));
         let gaps = watches.gaps();
         assert_eq!(gaps.missing, names(&["NetworkPolicy", "Pod"]));
         assert_eq!(gaps.missing_policies, names(&["NetworkPolicy"]));
