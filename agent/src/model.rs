@@ -4,6 +4,7 @@ pub mod cause;
 pub mod dialect;
 pub mod edge;
 pub mod endpoint;
+pub mod folding;
 pub mod identity;
 pub mod labels;
 pub mod object;

@@ -1,13 +1,11 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -18,11 +16,11 @@ use super::source::{self, News};
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Folding, Status};
-use crate::cluster::folding::Keyed;
+use crate::capture::{Capture, Event, Status};
 use crate::cluster::kubernetes::{Batch, Watches};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
+use crate::model::folding::Foldings;
 use crate::model::object::WorkloadRef;
 use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
@@ -96,7 +94,7 @@ pub(super) struct AuditTask {
     /// Outside addresses are not counted together.
     pub(super) exact_external: bool,
     /// What capture was told last.
-    pub(super) foldings: BTreeMap<IpNet, Keyed>,
+    pub(super) foldings: Foldings,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
     /// What of the index figures were made of last.
@@ -170,10 +168,9 @@ impl AuditTask {
         if foldings == self.foldings {
             return;
         }
-        let folding = |Keyed { length, outside }| Folding { length, outside };
-        let ranges = foldings.iter().map(|(net, keyed)| (*net, folding(*keyed))).collect();
         let capture = Arc::clone(&self.capture);
-        self.while_taking(seen, capture.fold(ranges)).await;
+        self.while_taking(seen, capture.fold(foldings.clone())).await;
+        self.auditor.fold(foldings.clone());
         self.foldings = foldings;
     }
 
@@ -260,7 +257,7 @@ impl AuditTask {
         if now != self.made_of || self.watches.is_none() {
             self.made_of = now;
             self.policies = source::policy_counts(index);
-            self.settle_all(seen).await;
+            self.make(seen).await;
             self.publish();
         }
     }
@@ -269,9 +266,15 @@ impl AuditTask {
     /// news of a large cluster come too often for.
     async fn settle_all(&mut self, seen: &mut mpsc::Receiver<Event>) {
         let topology = self.auditor.index().topology_generation();
-        let is_due = self.made_of.topology != topology || self.foldings.is_empty();
-        if is_due && self.cluster_gate.is_open() {
-            self.made_of.topology = topology;
+        if self.made_of.topology != topology {
+            self.make(seen).await;
+        }
+    }
+
+    async fn make(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        // Before, an address that is nobody's may be one's that was not read.
+        if self.cluster_gate.is_open() {
+            self.made_of.topology = self.auditor.index().topology_generation();
             self.recorder.forget_all_but(&self.auditor.workloads());
             self.fold(seen).await;
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use rustc_hash::FxHashSet;
 
 use super::binding::Bindings;
@@ -16,12 +15,13 @@ use super::orient::{self, Unsettled};
 use super::translations::{Part, Translations};
 use super::waiting::Waiting;
 use crate::cluster::Object;
-use crate::cluster::folding::{Keyed, foldings};
+use crate::cluster::folding::foldings;
 use crate::cluster::index::{Gaps, Index};
 use crate::cluster::kubernetes::Change;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
+use crate::model::folding::Foldings;
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeRecord, ExceptionFindingRecord, LossRecord, SegmentMapRecord};
@@ -374,8 +374,13 @@ impl Auditor {
     }
 
     /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
-    pub fn foldings(&self) -> BTreeMap<IpNet, Keyed> {
+    pub fn foldings(&self) -> Foldings {
         foldings(self.index.networks(), self.judges.blocks())
+    }
+
+    /// Addresses are kept apart so from now on, also those of clients that no packet bears.
+    pub fn fold(&mut self, foldings: Foldings) {
+        self.translations.fold(foldings);
     }
 
     /// The number of changes of the ledger so far, of its edges or their answers: figures over all of it hold

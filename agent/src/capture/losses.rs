@@ -27,6 +27,11 @@ pub struct Status {
     pub overruns: u64,
     /// Connections in the kernel that match no edge.
     pub orphans: usize,
+    /// How often the sockets of a pod could not be read, though that was asked for.
+    pub unread_sockets: u64,
+    /// Connections older than the agent that its sockets showed and that were not told: too many, or at no
+    /// interface that we could name.
+    pub untold_sockets: u64,
     /// How often others had taken the programs off an interface, and they were attached again.
     pub reattached: u64,
     /// For how long, at most, interfaces were not watched because of that; summed.
@@ -55,6 +60,8 @@ pub(super) struct Counts {
     /// Packets that matched no edge and belonged to no connection.
     pub(super) strays: u64,
     pub(super) orphans: usize,
+    pub(super) unread_sockets: u64,
+    pub(super) untold_sockets: u64,
     pub(super) reattached: u64,
     pub(super) gap: Duration,
     pub(super) swept: usize,
@@ -84,6 +91,8 @@ impl Losses {
             overruns: 0,
             strays: 0,
             orphans: 0,
+            unread_sockets: 0,
+            untold_sockets: 0,
             reattached: 0,
             gap: Duration::ZERO,
             swept: 0,
@@ -120,6 +129,8 @@ impl Losses {
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
             orphans: counts.orphans,
+            unread_sockets: counts.unread_sockets,
+            untold_sockets: counts.untold_sockets,
             reattached: counts.reattached,
             gap: counts.gap,
             swept: counts.swept,

@@ -105,6 +105,10 @@ pub struct Settings {
     /// Do not follow the node's connection tracking: who is behind a node's address stays unknown
     #[arg(long, env = "DRYFENCE_NO_CONNTRACK")]
     pub no_conntrack: bool,
+    /// Read the sockets of pods' processes in /proc, where the kernel side does not tell who opened a connection that is
+    /// older than the agent. Needs the node's process ids (hostPID: true), and no capability
+    #[arg(long, env = "DRYFENCE_READ_SOCKETS")]
+    pub read_sockets: bool,
     /// Log what the eBPF programs could not read, at debug level
     #[arg(long, env = "DRYFENCE_KERNEL_LOG")]
     pub kernel_log: bool,
@@ -126,6 +130,7 @@ impl Default for Settings {
             read_interval: Duration::from_secs(1),
             attach: Attach::Auto,
             no_conntrack: false,
+            read_sockets: false,
             kernel_log: false,
         }
     }

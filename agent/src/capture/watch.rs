@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtnetlink::Handle;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::attach::{AttachError, Attacher, Attachment, Means, Pair};
@@ -16,6 +16,7 @@ use super::losses::Losses;
 use super::orphans::Orphans;
 use super::programs::Programs;
 use super::settings::{Accounting, Attach, Settings};
+use super::sockets::Sockets;
 use super::task::AbortOnDropHandle;
 use super::{Event, Interface};
 use crate::model::edge::IfIndex;
@@ -71,6 +72,13 @@ pub(super) struct Listing {
     addresses: Addresses,
 }
 
+impl Listing {
+    /// This namespace's ids of those to which interfaces lead.
+    pub(super) fn namespaces(&self) -> FxHashSet<i32> {
+        self.links.iter().filter_map(Link::leads_to).collect()
+    }
+}
+
 impl Watcher {
     /// Removes what an agent before left, and begins to follow. Nothing is watched until the first listing.
     pub(super) fn new(settings: &Settings, means: Means, losses: Arc<Losses>) -> Result<Self, Error> {
@@ -97,7 +105,7 @@ impl Watcher {
             watched: HashMap::new(),
             unwatched: HashMap::new(),
             gone: Vec::new(),
-            orphans: Orphans::default(),
+            orphans: Orphans::new(settings.read_sockets),
             outbox: VecDeque::new(),
             losses,
             relist_at: Instant::now() + RELIST,
@@ -222,6 +230,12 @@ impl Watcher {
     /// Takes what the list says.
     pub(super) fn take(&mut self, listing: Listing, programs: &Programs) {
         listing.links.into_iter().for_each(|link| self.consider(link, programs));
+    }
+
+    /// Takes the connections that sockets showed before anything was watched. Returns how many were left.
+    pub(super) fn adopt(&mut self, by_namespace: &FxHashMap<i32, Sockets>) -> u64 {
+        let interfaces: Vec<_> = self.watched.values().map(|watched| &watched.interface).collect();
+        self.orphans.adopt(by_namespace, &interfaces)
     }
 
     /// Tries those again that could not be watched.

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use dryfence::capture::programs::{FROM_POD, TO_POD, names};
-use dryfence::capture::{Accounting, Folding, Settings};
+use dryfence::capture::{Accounting, Settings};
+use dryfence::model::folding::{Folding, Foldings};
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{EdgeKey, FOLDED_SHIFT, Kind, LOCAL_INITIATED, OVERFLOW};
 use dryfence_common::packet::{TCP, UDP};
@@ -41,7 +42,7 @@ const RANGES: [(&str, u8, bool); 4] =
 
 fn fold(kernel: &mut crate::Kernel) {
     let ranges = RANGES.map(|(net, length, outside)| (net.parse().unwrap(), Folding { length, outside }));
-    kernel.programs.bounds().fold(&ranges).unwrap();
+    kernel.programs.bounds().fold(&ranges.into_iter().collect()).unwrap();
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn what_is_no_longer_outside_is_kept_apart_again() {
     fold(&mut kernel);
     let [pod, _] = ENDS[0];
     kernel.sent_by_pod(&Connection::new([pod, "198.51.100.9"], 40000, 1000).syn());
-    kernel.programs.bounds().fold(&[]).unwrap();
+    kernel.programs.bounds().fold(&Foldings::default()).unwrap();
     kernel.sent_by_pod(&Connection::new([pod, "198.51.100.9"], 40001, 2000).syn());
     assert_eq!(kernel.edge(&folded("198.51.100.0", 8, true, 80)).attempts, 1);
     assert_eq!(kernel.edge(&mk_key([pod, "198.51.100.9"], true, TCP, 80)).attempts, 1);

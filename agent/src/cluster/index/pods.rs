@@ -63,10 +63,11 @@ impl Index {
             finished: object.finished,
             created: object.created,
         };
-        if old.is_some_and(|old| *old == state) {
-            return;
+        let is_known = old.is_some_and(|old| *old == state);
+        space.add_ports(&state.pod, &object.unnamed_ports);
+        if !is_known {
+            self.put_pod(state, at);
         }
-        self.put_pod(state, at);
     }
 
     /// Enters a pod in place of its namesake, and moves its memberships and addresses.
@@ -115,6 +116,7 @@ impl Index {
         let Some(space) = self.namespaces.get_mut(namespace) else { return };
         let Some(old) = space.pods.remove(name) else { return };
         space.leave(&old.pod);
+        space.forget_ports(&old.pod);
         if let Some(node) = &old.pod.node {
             self.leave_node(node, &old.pod);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cluster::object::{Controller, EndpointSlice, Service, Workload};
+use crate::model::edge::Protocol;
 use crate::model::endpoint::Pod;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::{ObjectRef, WorkloadRef};
@@ -23,6 +24,9 @@ pub(super) struct NamespaceState {
     pub(super) broken: Option<Arc<ObjectRef>>,
     pub(super) pods: FxHashMap<Arc<str>, PodState>,
     pub(super) workloads: FxHashMap<WorkloadRef, WorkloadState>,
+    /// Container ports without a name, by who made the pods that have them: pods of one template have the same. A pod
+    /// that nobody made stands for itself.
+    pub(super) unnamed_ports: FxHashMap<WorkloadRef, Vec<(Protocol, u16)>>,
     pub(super) services: FxHashMap<Arc<str>, Arc<Service>>,
     /// By name.
     pub(super) slices: FxHashMap<Arc<str>, Arc<EndpointSlice>>,
@@ -42,6 +46,7 @@ impl NamespaceState {
             broken: None,
             pods: FxHashMap::default(),
             workloads: FxHashMap::default(),
+            unnamed_ports: FxHashMap::default(),
             services: FxHashMap::default(),
             slices: FxHashMap::default(),
             slices_of: FxHashMap::default(),
