@@ -19,6 +19,8 @@ mod in_time;
 mod outage;
 #[path = "cluster/source.rs"]
 mod source;
+#[path = "cluster/surface.rs"]
+mod surface;
 
 /// Says that a test needs a server that does as it is told.
 fn skip(test: &str) {
