@@ -263,7 +263,7 @@ impl AuditTask {
         if now != self.made_of || self.watches.is_none() {
             self.made_of = now;
             self.policies = source::policy_counts(index);
-            self.settle_all(seen).await;
+            self.make(seen).await;
             self.publish();
         }
     }
@@ -272,10 +272,15 @@ impl AuditTask {
     /// news of a large cluster come too often for.
     async fn settle_all(&mut self, seen: &mut mpsc::Receiver<Event>) {
         let topology = self.auditor.index().topology_generation();
-        let is_first = self.folded.is_none() && !self.exact_external;
-        let is_due = self.made_of.topology != topology || is_first;
-        if is_due && self.cluster_gate.is_open() {
-            self.made_of.topology = topology;
+        if self.made_of.topology != topology {
+            self.make(seen).await;
+        }
+    }
+
+    async fn make(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        // Before, an address that is nobody's may be one's that was not read.
+        if self.cluster_gate.is_open() {
+            self.made_of.topology = self.auditor.index().topology_generation();
             self.recorder.forget_all_but(&self.auditor.workloads());
             self.fold(seen).await;
         }

@@ -34,19 +34,34 @@ pub(super) struct Source {
     pub(super) watches: Option<Watches>,
 }
 
-/// Begins to follow the source that the settings name. Of files, the first news is already in the channel.
-pub(super) async fn follow(args: &SourceArgs, gates: &Gates) -> Result<Source> {
+/// The API server, if it is the source.
+pub(super) struct Connection {
+    pub(super) client: kube::Client,
+    pub(super) watches: Watches,
+}
+
+/// Makes the client of the API server, where it is the source; nothing is asked yet.
+pub(super) async fn connect(args: &SourceArgs) -> Result<Option<Connection>> {
     if !args.manifests.is_empty() {
-        let news = follow_files(args.manifests.clone(), args.namespace.clone())?;
-        return Ok(Source { news, watches: None });
+        return Ok(None);
     }
     let watches = Watches::default();
     let config = args.cluster.config().await?;
-    let server = config.cluster_url.to_string();
+    info!(server = %config.cluster_url, "the API server is the source of the cluster's objects");
     let client = kubernetes::client(config, &watches)?;
-    let settings = kubernetes::Settings { node: args.node_name.as_deref().map(Arc::from), ..Default::default() };
+    Ok(Some(Connection { client, watches }))
+}
+
+/// Begins to follow the source that the settings name. Of files, the first news is already in the channel.
+pub(super) fn follow(args: &SourceArgs, connection: Option<Connection>, gates: &Gates) -> Result<Source> {
+    let Some(connection) = connection else {
+        let news = follow_files(args.manifests.clone(), args.namespace.clone())?;
+        return Ok(Source { news, watches: None });
+    };
+    let Connection { client, watches } = connection;
+    let settings =
+        kubernetes::Settings { node: args.node_name.as_deref().map(Arc::from), ..Default::default() };
     let mut batches = kubernetes::follow(&client, &watches, settings);
-    info!(server, "the cluster's objects are followed");
     let asked = watches.clone();
     gates.ask(move || asked.readings().into_iter().map(condition).collect());
     let (sender, news) = mpsc::channel(1);

@@ -115,13 +115,7 @@ impl Auditor {
     }
 
     /// What became known of the cluster, in its order, and what then is not known.
-    pub fn change(
-        &mut self,
-        changes: Vec<Change>,
-        gaps: Gaps,
-        now: Timestamp,
-        recorder: &mut dyn Recorder,
-    ) {
+    pub fn change(&mut self, changes: Vec<Change>, gaps: Gaps, now: Timestamp, recorder: &mut dyn Recorder) {
         for change in changes {
             let before: Vec<Arc<Pod>> = match &change {
                 Change::Reset { kind: "Pod", .. } => self.index.pods().collect(),

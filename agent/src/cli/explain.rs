@@ -10,8 +10,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use self::query::{Query, Target};
+use crate::cli::fleet;
 use crate::cli::scenario::DefaultDenyArgs;
+use crate::cluster::Object;
 use crate::cluster::index::Index;
+use crate::cluster::kubernetes::ClusterArgs;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
 use crate::model::edge::Protocol;
@@ -32,8 +35,11 @@ const FINDINGS: usize = 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files and folders of manifests (repeatable)
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context", "impersonate"])]
     manifests: Vec<PathBuf>,
+    /// The cluster to take the objects from instead
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Who opens the connection: namespace/pod, namespace/Kind/workload, or an address
     #[arg(long, value_name = "ENDPOINT", required_unless_present = "queries")]
     from: Option<String>,
@@ -143,22 +149,38 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The manifests as an index, with what is wrong in them on standard error.
-fn load(args: &Args) -> anyhow::Result<Engine> {
+/// The cluster's objects, and what is wrong with them.
+fn objects(args: &Args) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
+    if args.manifests.is_empty() {
+        if !fleet::is_given(&args.cluster) {
+            bail!(
+                "there is nothing to explain by: name --manifests PATH, or a cluster with --kubeconfig or --context"
+            );
+        }
+        let held = fleet::objects(&args.cluster)?;
+        let warnings = held.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        return Ok((held.objects, warnings));
+    }
     for path in &args.manifests {
         if !path.exists() {
             bail!("--manifests {}: there is no such file or folder", path.display());
         }
     }
     let loaded = manifests::load(&args.manifests, args.namespace.as_deref());
-    let now = Timestamp::now();
-    let mut index = Index::default();
-    index.reset(loaded.objects, now);
     let mut lines: Vec<String> =
         loaded.findings.iter().map(|finding| format!("{}: {finding}", finding.severity)).collect();
     for (kind, count) in &loaded.skipped {
         lines.push(format!("note: {count} of kind {kind} left out"));
     }
+    Ok((loaded.objects, lines))
+}
+
+/// The objects as an index, with what is wrong in them on standard error.
+fn load(args: &Args) -> anyhow::Result<Engine> {
+    let (objects, mut lines) = objects(args)?;
+    let now = Timestamp::now();
+    let mut index = Index::default();
+    index.reset(objects, now);
     lines.extend(index.findings().iter().map(|finding| format!("warning: {finding}")));
     print_findings(&lines).context("cannot write to standard error")?;
     Ok(Engine::new(index, args.dialect, args.scenario(), now))

@@ -16,6 +16,7 @@ mod follow;
 mod kinds;
 mod owners;
 mod raw;
+mod read;
 mod state;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::batch::{Batch, Change};
 pub use self::connect::{ClusterArgs, client};
 pub use self::error::{ConnectError, describe};
 pub use self::kinds::{Kind, WATCHED};
+pub use self::read::{Held, read};
 pub use self::state::{WatchReading, Watches};
 
 /// What is followed, and how.

@@ -233,7 +233,10 @@ impl Index {
         at: Timestamp,
     ) -> Party {
         let party = self.initiator_at(address, at);
-        if !matches!(party.endpoint, Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined | UnknownReason::NotSynced)) {
+        if !matches!(
+            party.endpoint,
+            Endpoint::External | Endpoint::Unknown(UnknownReason::AddressUnjoined | UnknownReason::NotSynced)
+        ) {
             return party;
         }
         let Some((namespace, name)) = endpoint.pod(&slice.namespace) else { return party };

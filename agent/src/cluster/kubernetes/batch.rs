@@ -24,8 +24,15 @@ const MOST_TOLD: usize = 100;
 #[derive(Debug)]
 pub enum Change {
     /// The objects of a kind are now exactly these.
-    Reset { kind: &'static str, objects: Vec<Object>, findings: Vec<Finding> },
-    Apply { object: Object, findings: Vec<Finding> },
+    Reset {
+        kind: &'static str,
+        objects: Vec<Object>,
+        findings: Vec<Finding>,
+    },
+    Apply {
+        object: Object,
+        findings: Vec<Finding>,
+    },
     Delete(ObjectRef),
 }
 

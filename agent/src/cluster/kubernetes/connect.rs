@@ -39,11 +39,11 @@ impl ClusterArgs {
     /// # Errors
     /// If it cannot be read, or lacks what it refers to.
     pub async fn kubeconfig(&self) -> Result<Config, ConnectError> {
-        let options =
-            KubeConfigOptions { context: self.context.clone(), cluster: None, user: None };
+        let options = KubeConfigOptions { context: self.context.clone(), cluster: None, user: None };
         let mut config = match &self.kubeconfig {
             Some(path) => {
-                let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
+                let failed =
+                    |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
                 Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?
             }

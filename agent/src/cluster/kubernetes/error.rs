@@ -22,7 +22,8 @@ pub enum ConnectError {
 pub fn describe(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         let message = status.message.trim();
-        let hint = if status.code == 401 { " (the token or certificate is wrong, or has expired)" } else { "" };
+        let hint =
+            if status.code == 401 { " (the token or certificate is wrong, or has expired)" } else { "" };
         return format!("the API server answers {}: {message}{hint}", status.code);
     }
     let mut text = error.to_string();

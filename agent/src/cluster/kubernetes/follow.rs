@@ -89,7 +89,8 @@ impl Follower {
                 Ended::InPages => listing = Listing::Paged,
                 Ended::Gone => {
                     info!(kind = self.kind.name, "the API server does not have this kind any more");
-                    let none = Change::Reset { kind: self.kind.name, objects: Vec::new(), findings: Vec::new() };
+                    let none =
+                        Change::Reset { kind: self.kind.name, objects: Vec::new(), findings: Vec::new() };
                     // Whoever stopped listening needs no more of it.
                     drop(self.changes.send(none).await);
                     self.watches.remove(&self.kind);

@@ -21,7 +21,12 @@ const fn built_in(name: &'static str, group: &'static str, plural: &'static str)
     Kind { name, group, version: "v1", plural, optional: false, decides: false }
 }
 
-const fn custom(name: &'static str, group: &'static str, version: &'static str, plural: &'static str) -> Kind {
+const fn custom(
+    name: &'static str,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+) -> Kind {
     Kind { name, group, version, plural, optional: true, decides: false }
 }
 
@@ -48,7 +53,11 @@ pub const WATCHED: [Kind; 8] = [
 impl Kind {
     /// `v1`, `networking.k8s.io/v1`
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     pub(super) fn resource(&self) -> ApiResource {

@@ -100,6 +100,16 @@ impl Owners {
         resolved
     }
 
+    /// The owners that the names of these pods' owners tell.
+    pub(super) fn told_of(mut self, pods: &[Object]) -> Vec<Object> {
+        let told = |object: &Object| {
+            let Object::Pod(pod) = object else { return None };
+            let owner = self.needed(pod)?;
+            self.join(pod, owner, &FxHashSet::default())
+        };
+        pods.iter().filter_map(told).collect()
+    }
+
     /// The owner of a pod, if the index must be told whose it is.
     fn needed(&self, pod: &Pod) -> Option<Owner> {
         let controller = pod.controller.as_ref().filter(|_| !pod.finished)?;
@@ -229,7 +239,7 @@ mod tests {
             controller: Some(Controller { kind: owner.0.into(), name: owner.1.into() }),
             node: Some("n1".into()),
             addresses: Vec::new(),
-            unnamed_ports: Default::default(),
+            unnamed_ports: Vec::new(),
             finished: false,
             created: None,
         };
@@ -284,6 +294,10 @@ mod tests {
         let mut owners = Owners::new(Some("n2".into()), Some(questions));
         owners.resolve(vec![pod("d", ("Job", "migrate-20261128"), &[])]);
         assert!(asked.try_recv().is_err());
-        assert_eq!(told(owners.resolve(vec![pod("f", ("Job", "report-29123456"), &[])])).len(), 1, "needs no asking");
+        assert_eq!(
+            told(owners.resolve(vec![pod("f", ("Job", "report-29123456"), &[])])).len(),
+            1,
+            "needs no asking"
+        );
     }
 }

@@ -230,7 +230,12 @@ fn watches(watches: &[Watch], encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
         "Whether everything of a kind has been read and is followed",
         rows(|watch| u64::from(watch.synced)),
     )?;
-    gauge(encoder, "dryfence_watch_objects", "Objects that there are of a kind", rows(|watch| watch.objects))?;
+    gauge(
+        encoder,
+        "dryfence_watch_objects",
+        "Objects that there are of a kind",
+        rows(|watch| watch.objects),
+    )?;
     gauge(
         encoder,
         "dryfence_watch_unreadable_objects",
