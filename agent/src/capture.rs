@@ -4,6 +4,7 @@
 //! sends it orders and reads the kernel's counters. The kernel counts on whatever happens here: if the receiver of
 //! the events is slow, readings come later and lose nothing.
 
+mod ask;
 mod attach;
 mod bounds;
 mod clock;
@@ -14,12 +15,15 @@ mod follow;
 pub mod host;
 mod interfaces;
 mod kernel;
+mod list;
 mod lock;
 mod losses;
+mod netlink;
 pub mod orphans;
 pub mod programs;
 mod readings;
 mod settings;
+mod sockets;
 mod syscall;
 pub mod table;
 mod task;
@@ -28,11 +32,10 @@ mod watch;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 pub use attach::Means;
-pub use bounds::{Bounds, Folding};
+pub use bounds::Bounds;
 pub use error::Error;
 pub use filters::Removed;
 pub use lock::{Holder, Lock};
@@ -40,6 +43,7 @@ pub use losses::Status;
 pub use settings::{Accounting, Attach, InvalidPattern, Pattern, Settings};
 
 use crate::model::edge::{Direction, IfIndex, Observation};
+use crate::model::folding::Foldings;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::unobserved::Unobserved;
@@ -120,7 +124,7 @@ impl Capture {
 
     /// Has outside addresses counted together from now on, as these ranges say; none is before the first call.
     /// Edges that are there stay as they are.
-    pub async fn fold(&self, ranges: Vec<(IpNet, Folding)>) {
+    pub async fn fold(&self, ranges: Foldings) {
         self.order(|done| task::Order::Fold(ranges, done)).await;
     }
 

@@ -9,68 +9,26 @@ mod frames;
 #[expect(dead_code, reason = "shared with other tests; each uses its part")]
 #[path = "bpf_veth/netns.rs"]
 mod netns;
+#[path = "bpf_veth/open.rs"]
+mod open;
 #[expect(dead_code, reason = "shared with other tests; each uses its part")]
 #[path = "bpf_veth/traffic.rs"]
 mod traffic;
 #[path = "bpf_veth/watch.rs"]
 mod watch;
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use dryfence::capture::{Folding, Settings};
+use dryfence::capture::Settings;
 use dryfence::model::edge::{Counters, Direction, OrientedBy, Protocol, Scope};
+use dryfence::model::folding::Folding;
 use frames::{ACK, Tcp, frame};
 use ipnet::IpNet;
 use netns::{GATEWAY4, Pod, in_own_namespace, station_of};
+use open::Open;
 use traffic::send_frame;
 use watch::Watch;
-
-/// Both ends of an open connection.
-struct Open {
-    client: TcpStream,
-    server: TcpStream,
-    listener: Option<TcpListener>,
-}
-
-impl Open {
-    /// Between two namespaces; `None` is the host's.
-    async fn new(
-        client: Option<&Pod>,
-        server: Option<&Pod>,
-        address: SocketAddr,
-        from: Option<SocketAddr>,
-    ) -> Self {
-        let listen = move || TcpListener::bind(address).unwrap();
-        let listener = match server {
-            Some(pod) => pod.namespace.run(listen).await,
-            None => listen(),
-        };
-        let connect = move || match from {
-            Some(from) => traffic::connect_from(from, address),
-            None => TcpStream::connect(address).unwrap(),
-        };
-        let client = match client {
-            Some(pod) => pod.namespace.run(connect).await,
-            None => connect(),
-        };
-        let (server, _) = listener.accept().unwrap();
-        for stream in [&client, &server] {
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        }
-        Self { client, server, listener: Some(listener) }
-    }
-
-    /// 100 bytes there, 200 back.
-    fn exchange(&mut self) {
-        let mut buffer = [0; 200];
-        self.client.write_all(&[1; 100]).unwrap();
-        self.server.read_exact(&mut buffer[..100]).unwrap();
-        self.server.write_all(&[2; 200]).unwrap();
-        self.client.read_exact(&mut buffer).unwrap();
-    }
-}
 
 fn connections((counters, _): (Counters, OrientedBy)) -> (u64, u64, u64) {
     (counters.attempts, counters.accepted, counters.refused)
@@ -155,7 +113,7 @@ fn an_open_connection_with_a_range_counts_on_one_edge_with_it_from_the_first_pac
         let mut watch = Watch::start_with(Settings { budget_outside: 1, ..Settings::default() }).await;
         let range: IpNet = "192.0.2.0/28".parse().unwrap();
         let folding = Folding { length: range.prefix_len(), outside: true };
-        watch.capture.fold(vec![(range, folding)]).await;
+        watch.capture.fold([(range, folding)].into_iter().collect()).await;
         for round in 1..=3 {
             to.exchange();
             watch

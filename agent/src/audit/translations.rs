@@ -13,7 +13,8 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::{SmallVec, smallvec};
 
-use crate::model::edge::{Counters, Direction, EdgeKey, Observation, Protocol};
+use crate::model::edge::{Counters, Direction, EdgeKey, Observation, Protocol, Scope};
+use crate::model::folding::Foldings;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::translation::Translation;
@@ -28,7 +29,7 @@ const FORGET: Duration = Duration::from_secs(3600);
 /// How often room is made.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Clients behind one edge that are told apart; those beyond are hidden. A crowd outside takes no more of the
-/// ledger than this.
+/// ledger than this, and is folded before.
 const MOST_CLIENTS: usize = 1024;
 /// Connections that may wait for the reading that counts them, and edges with hidden clients.
 const MOST_UNREAD: usize = 131_072;
@@ -57,7 +58,8 @@ pub struct Part {
 enum Client {
     /// Whose address the packets bear.
     Bearer,
-    Behind(IpAddr),
+    /// Source NAT's own address hides this one, or a range that stands for it.
+    Behind(IpAddr, Scope),
     Hidden,
 }
 
@@ -76,7 +78,7 @@ struct Hiding {
 #[derive(Debug, Default)]
 struct Clients {
     /// Told, and in no reading yet.
-    unread: VecDeque<(IpAddr, Timestamp)>,
+    unread: VecDeque<(Client, Timestamp)>,
     /// Attempts without an answer, in order.
     unanswered: VecDeque<(Client, Timestamp)>,
     /// How many connections each opened, and when the last.
@@ -92,6 +94,7 @@ pub struct Translations {
     followed: bool,
     /// Some connections were not told since the last reading.
     missed: bool,
+    foldings: Foldings,
     hiding: FxHashMap<Hiding, Clients>,
     unread: usize,
     /// By protocol, client and what it asked for, since the last reading.
@@ -104,6 +107,11 @@ impl Translations {
     /// Connection tracking can be read, or no longer.
     pub const fn follow(&mut self, followed: bool) {
         self.followed = followed;
+    }
+
+    /// Addresses are kept apart so from now on.
+    pub fn fold(&mut self, foldings: Foldings) {
+        self.foldings = foldings;
     }
 
     /// Some connections opened since the last reading were not told.
@@ -119,20 +127,29 @@ impl Translations {
                 backends.push(told.backend);
             }
         }
-        let full = self.unread >= MOST_UNREAD;
+        let (full, client) = (self.unread >= MOST_UNREAD, self.client(told));
         let Some(clients) = self.clients(told, now) else { return };
         if full {
             self.missed = true;
             return;
         }
-        clients.unread.push_back((told.client, now));
+        clients.unread.push_back((client, now));
         self.unread += 1;
     }
 
     /// A connection stands that may have been opened before anything was told.
     pub fn standing(&mut self, told: &Translation, now: Timestamp) {
+        let client = self.client(told);
         if let Some(clients) = self.clients(told, now) {
-            clients.remember(Client::Behind(told.client), 0, now);
+            clients.remember(client, 0, now);
+        }
+    }
+
+    /// Who opened it, as the programs would key the address if packets bore it.
+    fn client(&self, told: &Translation) -> Client {
+        match self.foldings.place(told.client).0 {
+            Some(range) => Client::Behind(range.network(), Scope::Range(range.prefix_len())),
+            None => Client::Behind(told.client, Scope::Address),
         }
     }
 
@@ -224,8 +241,8 @@ fn part(whole: &Observation, client: Client, delta: Counters) -> Part {
     let opener = match client {
         Client::Bearer => Opener::Confirmed,
         Client::Hidden => Opener::Hidden,
-        Client::Behind(address) => {
-            seen.key.initiator = address;
+        Client::Behind(address, scope) => {
+            (seen.key.initiator, seen.key.scope) = (address, scope);
             // The edge's first packet may have been another client's.
             seen.first_seen = seen.first_seen.max(seen.read_from).min(seen.last_seen);
             Opener::Confirmed
@@ -255,7 +272,7 @@ impl Clients {
         let Counters { attempts, accepted, refused, .. } = seen.delta;
         let mut shares: Shares = IndexMap::default();
         for _ in 0..attempts {
-            let client = self.unread.pop_front().map_or(rest, |(client, _)| Client::Behind(client));
+            let client = self.unread.pop_front().map_or(rest, |(client, _)| client);
             let client = self.remember(client, 1, now);
             shares.entry(client).or_default().attempts += 1;
             if seen.fully_visible {
@@ -282,7 +299,7 @@ impl Clients {
     fn flows(&mut self, seen: &Observation, rest: Client, now: Timestamp) -> Shares {
         let mut shares: Shares = IndexMap::default();
         while let Some((client, _)) = self.unread.pop_front() {
-            let client = self.remember(Client::Behind(client), 1, now);
+            let client = self.remember(client, 1, now);
             shares.entry(client).or_default().attempts += 1;
         }
         let told = !shares.is_empty();

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::settings::Settings;
 use super::syscall::{self, Prefix, Present};
+use crate::model::folding::{Folding, Foldings};
 
 /// The kernel's maps that bound the number of edges.
 pub struct Bounds {
@@ -22,16 +23,7 @@ pub struct Bounds {
     /// Edges that left, less those that the agent made, by whose they are.
     freed: FxHashMap<Account, i64>,
     /// What is in the kernel's map of ranges.
-    written: FxHashMap<IpNet, Folding>,
-}
-
-/// How the addresses of a range are keyed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Folding {
-    /// The length of the prefix that stands for each address, in the bits of its family.
-    pub length: u8,
-    /// Whether the range is outside the cluster.
-    pub outside: bool,
+    written: Foldings,
 }
 
 impl Bounds {
@@ -42,7 +34,7 @@ impl Bounds {
             ranges,
             budgets: [settings.budget_opened, settings.budget_cluster, settings.budget_outside],
             freed: FxHashMap::default(),
-            written: FxHashMap::default(),
+            written: Foldings::default(),
         }
     }
 
@@ -80,7 +72,7 @@ impl Bounds {
     /// How the programs key an address: the range that stands for it, if one does, and whether it is outside the
     /// cluster.
     pub(super) fn place(&self, address: IpAddr) -> (Option<IpNet>, bool) {
-        place(&self.written, address)
+        self.written.place(address)
     }
 
     /// Forgets an interface that is gone, so that the next of its number begins with nothing spent.
@@ -99,7 +91,7 @@ impl Bounds {
     /// # Errors
     ///
     /// The kernel refuses a range. Those that are written stay.
-    pub fn fold(&mut self, ranges: &[(IpNet, Folding)]) -> io::Result<()> {
+    pub fn fold(&mut self, ranges: &Foldings) -> io::Result<()> {
         let result = self.write(ranges);
         if result.is_err() {
             // Rather an edge for each address than a pod's address folded, whose own range may be what is missing.
@@ -110,8 +102,7 @@ impl Bounds {
         result
     }
 
-    fn write(&mut self, ranges: &[(IpNet, Folding)]) -> io::Result<()> {
-        let wanted: FxHashMap<IpNet, Folding> = ranges.iter().copied().collect();
+    fn write(&mut self, wanted: &Foldings) -> io::Result<()> {
         let mut new: Vec<(IpNet, Folding)> = wanted
             .iter()
             .filter(|(net, to)| self.written.get(net) != Some(to))
@@ -128,7 +119,8 @@ impl Bounds {
             )?;
             self.written.insert(net, folding);
         }
-        let gone: Vec<IpNet> = self.written.keys().filter(|net| !wanted.contains_key(net)).copied().collect();
+        let written = self.written.iter().map(|(net, _)| *net);
+        let gone: Vec<IpNet> = written.filter(|net| wanted.get(net).is_none()).collect();
         gone.iter().try_for_each(|net| self.remove(net))
     }
 
@@ -137,16 +129,6 @@ impl Bounds {
         self.written.remove(net);
         Ok(())
     }
-}
-
-fn place(ranges: &FxHashMap<IpNet, Folding>, address: IpAddr) -> (Option<IpNet>, bool) {
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    let net = |length| IpNet::new(address, length).ok().map(|net| net.trunc());
-    let longest = (0..=bits).rev().find_map(|length| ranges.get(&net(length)?));
-    let Some(Folding { length, outside }) = longest.copied() else { return (None, false) };
-    // As the programs do: a prefix of all bits, or of none of 128, stands for nothing.
-    let folds = length < bits && (length > 0 || address.is_ipv4());
-    (if folds { net(length) } else { None }, outside)
 }
 
 /// The bits of an IPv4 address begin at this one once it is mapped.
@@ -160,38 +142,4 @@ fn prefix(net: &IpNet) -> Prefix {
 fn range(net: &IpNet, Folding { length, outside }: Folding) -> Range {
     let before = if net.addr().is_ipv4() { MAPPED } else { 0 };
     Range { length: (before + length).min(128), outside: u8::from(outside), padding: 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_placed_as_the_programs_do_it() {
-        let folding = |length, outside| Folding { length, outside };
-        let ranges: FxHashMap<IpNet, Folding> = [
-            ("0.0.0.0/0", folding(24, true)),
-            ("10.0.0.0/8", folding(32, false)),
-            ("203.0.113.0/24", folding(32, true)),
-            ("198.51.100.0/25", folding(26, true)),
-            ("::/0", folding(48, true)),
-            ("fd00::/8", folding(128, false)),
-        ]
-        .into_iter()
-        .map(|(net, to)| (net.parse().unwrap(), to))
-        .collect();
-        let rows = [
-            ("192.0.2.77", Some("192.0.2.0/24"), true),
-            ("10.1.2.3", None, false),
-            ("203.0.113.9", None, true),
-            ("198.51.100.70", Some("198.51.100.64/26"), true),
-            ("2001:db8:1:2::3", Some("2001:db8:1::/48"), true),
-            ("fd00::1", None, false),
-        ];
-        for (address, net, outside) in rows {
-            let net = net.map(|net| net.parse().unwrap());
-            assert_eq!(place(&ranges, address.parse().unwrap()), (net, outside), "{address}");
-        }
-        assert_eq!(place(&FxHashMap::default(), "192.0.2.77".parse().unwrap()), (None, false));
-    }
 }

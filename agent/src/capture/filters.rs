@@ -11,12 +11,9 @@ use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
 };
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
-};
-use rtnetlink::sys::Socket;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+
+use super::netlink::Netlink;
 
 /// Ours among the filters of one priority, so that nobody who replaces handle 1 (as CNIs do) replaces us.
 const HANDLE: TcHandle = TcHandle { major: 0, minor: 0x6466 };
@@ -72,22 +69,20 @@ pub struct Removed {
 
 /// The qdiscs and filters of the network namespace in which it was made.
 pub(super) struct Filters {
-    socket: Socket,
-    sequence: u32,
+    netlink: Netlink,
 }
 
 impl Filters {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { netlink: Netlink::open()? })
     }
 
     /// Makes the qdisc in which filters are, if it is not there. While it does, the kernel drops what is sent to an interface that is up: it takes the
     /// interface's queues away and waits for a grace period (`qdisc_graft`, `dev_deactivate`). Removing it does the
     /// same, and others may have come to use it: so it stays when we go. An empty one costs nothing.
     pub(super) fn add_clsact(&mut self, interface: u32) -> io::Result<()> {
-        match self.request(Message::NewQueueDiscipline(clsact(interface)), NLM_F_CREATE | NLM_F_EXCL) {
+        match self.netlink.request(Message::NewQueueDiscipline(clsact(interface)), NLM_F_CREATE | NLM_F_EXCL)
+        {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result.map(drop),
         }
@@ -122,7 +117,7 @@ impl Filters {
 
     /// Removes ours. That it is gone already is no error.
     pub(super) fn remove(&mut self, seat: Seat) -> io::Result<()> {
-        match self.request(Message::DelTrafficFilter(message(seat, Vec::new())), 0) {
+        match self.netlink.request(Message::DelTrafficFilter(message(seat, Vec::new())), 0) {
             // The filter, its priority, its qdisc (EINVAL) or its interface is gone.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) =>
@@ -161,14 +156,14 @@ impl Filters {
             TcAttribute::Kind("bpf".to_owned()),
             TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
         ];
-        self.request(Message::NewTrafficFilter(message(seat, attributes)), flags).map(drop)
+        self.netlink.request(Message::NewTrafficFilter(message(seat, attributes)), flags).map(drop)
     }
 
     fn list(&mut self, interface: u32, side: Side) -> io::Result<Vec<Filter>> {
         let seat = Seat { interface, side, priority: 0 };
         let mut request = message(seat, Vec::new());
         (request.header.handle, request.header.info) = (TcHandle::UNSPEC, 0);
-        let answers = self.request(Message::GetTrafficFilter(request), NLM_F_DUMP)?;
+        let answers = self.netlink.request(Message::GetTrafficFilter(request), NLM_F_DUMP)?;
         let filter = |answer| match answer {
             Message::NewTrafficFilter(message) => Some(Filter::from(&message)),
             _ => None,
@@ -178,7 +173,7 @@ impl Filters {
 
     /// The interfaces that have the qdisc in which filters are.
     pub(super) fn with_clsact(&mut self) -> io::Result<Vec<u32>> {
-        let answers = self.request(Message::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)?;
+        let answers = self.netlink.request(Message::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)?;
         let interface = |answer| match answer {
             Message::NewQueueDiscipline(message) if kind(&message) == Some("clsact") => {
                 u32::try_from(message.header.index).ok()
@@ -186,37 +181,6 @@ impl Filters {
             _ => None,
         };
         Ok(answers.into_iter().filter_map(interface).collect())
-    }
-
-    /// Sends a request and waits for all of its answer.
-    fn request(&mut self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        request.header.sequence_number = self.sequence;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut answers = Vec::new();
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let answer = NetlinkMessage::<Message>::deserialize(rest).map_err(io::Error::other)?;
-                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-                rest = &rest[length.max(1)..];
-                if answer.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match answer.payload {
-                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::InnerMessage(message) => answers.push(message),
-                    _ => {}
-                }
-            }
-        }
     }
 }
 

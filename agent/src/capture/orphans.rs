@@ -1,6 +1,8 @@
 //! Connections that match no edge: reads the kernel's table of them, finds out which end opened each, and moves
 //! them to the edges.
 
+mod adopt;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,10 +19,12 @@ use dryfence_common::packet::{TCP, UDP};
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::ask;
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::error::Error;
 use super::programs::{EdgeMap, Programs};
+use super::sockets::Ends;
 use super::table::Table;
 use crate::model::edge::{Direction, IfIndex, Observation, OrientedBy, Protocol};
 use crate::model::time::Timestamp;
@@ -112,6 +116,12 @@ pub(super) struct Orphans {
     /// Edges that left the kernel after long silence, and how their direction was known: their connections may speak
     /// again, without an opening.
     silent: FxHashMap<KernelEdgeKey, OrientedBy>,
+    /// Sockets are read where the programs do not tell.
+    asks: bool,
+    /// Whose sockets are to be read.
+    questions: Vec<OrphanKey>,
+    /// Those that sockets showed before any packet, and that have no edge yet.
+    adopted: Vec<OrphanKey>,
 }
 
 /// What is known of one connection.
@@ -127,12 +137,29 @@ struct Known {
     /// Its edge is in the kernel: further packets are counted there.
     has_edge: bool,
     in_kernel: bool,
+    asked: Asked,
+    /// What the answer was, in the bits in which the programs say it.
+    sockets: u16,
+}
+
+/// Whether the pod's sockets were read for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Asked {
+    #[default]
+    No,
+    Waits,
+    Done,
 }
 
 /// Which end opened a connection, and how that is known.
 type Answer = (Direction, OrientedBy);
 
 impl Orphans {
+    /// With `asks`, what the programs do not tell is asked of the pods' sockets.
+    pub(super) fn new(asks: bool) -> Self {
+        Self { asks, ..Self::default() }
+    }
+
     /// Tells the programs of an interface that is now watched, or whose peer is now in another namespace.
     pub(super) fn watch(&mut self, programs: &Programs, interface: u32, namespace: i32) -> io::Result<()> {
         let known = self.interfaces.get(&interface);
@@ -163,6 +190,7 @@ impl Orphans {
             !gone
         });
         self.silent.retain(|edge, _| !interfaces.contains(&edge.interface));
+        self.forget_adopted(interfaces);
         for interface in interfaces {
             if self.interfaces.remove(interface).is_some() {
                 maps.interfaces.delete(interface)?;
@@ -193,6 +221,27 @@ impl Orphans {
         }
     }
 
+    /// What the pods' sockets are to tell, once.
+    pub(super) fn questions(&mut self) -> Vec<ask::Question> {
+        let mut questions = Vec::new();
+        for key in std::mem::take(&mut self.questions) {
+            match self.interfaces.get(&key.interface) {
+                Some(told) if told.namespace >= 0 => questions.push((told.namespace, key)),
+                _ => self.answered(&[(key, 0)]),
+            }
+        }
+        questions
+    }
+
+    /// This is what they told.
+    pub(super) fn answered(&mut self, answers: &[ask::Answer]) {
+        for (key, evidence) in answers {
+            if let Some(known) = self.known.get_mut(key) {
+                (known.asked, known.sockets) = (Asked::Done, *evidence);
+            }
+        }
+    }
+
     /// Reads every orphan, says what each counted since it was last told, and moves those whose opener is known
     /// to the edges, so that their further packets match one.
     pub(super) fn read(
@@ -201,7 +250,14 @@ impl Orphans {
         moment: &Moment<'_>,
     ) -> io::Result<OrphanReading> {
         let values = maps.read()?;
+        let mut told = OrphanReading::default();
+        self.tell_adopted(&|address| bounds.place(address), moment, &mut told);
         let mut reading = self.since_last(&values, &|address| bounds.place(address), moment);
+        reading.observations.splice(0..0, told.observations);
+        reading.unoriented.splice(0..0, told.unoriented);
+        if let Err(error) = self.settle_adopted((edges, bounds), moment) {
+            tracing::warn!(%error, "edges of open connections cannot be made: their packets will show them again");
+        }
         // Those first that had an edge before this reading: what they counted after it was made is told by now.
         match self.retire(&values, maps, moment.clock.now) {
             Ok(strays) => reading.strays += strays,
@@ -234,7 +290,7 @@ impl Orphans {
         moment: &Moment<'_>,
     ) -> OrphanReading {
         let evidence: FxHashMap<Ends, u16> =
-            values.iter().map(|(key, value)| (Ends::of(key), value.evidence)).collect();
+            values.iter().map(|(key, value)| (ends(key), self.evidence(key, value))).collect();
         let mut reading = OrphanReading::default();
         for (key, value) in values {
             let (range, _) = place(to_ip(key.remote));
@@ -243,19 +299,31 @@ impl Orphans {
             {
                 self.known.insert(*key, Known { answer: Some(answer), counted: true, ..Known::default() });
             }
+            let here = self.evidence(key, value);
             let known = self.known.entry(*key).or_default();
             known.in_kernel = true;
-            let elsewhere = evidence.get(&Ends::of(key).swapped()).copied();
-            known.answer = known.answer.or_else(|| orient(key, value, elsewhere));
-            if !known.counted && !is_connection(key, value) {
-                if (moment.is_last)(key.interface) {
+            let is_last = (moment.is_last)(key.interface);
+            if !known.counted && !is_connection(key, value, here) {
+                if is_last {
                     reading.strays += value.packets_from_pod + value.packets_to_pod;
                 }
                 continue;
             }
+            let found =
+                known.answer.or_else(|| orient(key, here, evidence.get(&ends(key).swapped()).copied()));
+            let is_sure = found.is_some_and(|(_, by)| by != OrientedBy::FirstPacket);
+            if self.asks && !is_sure && !known.counted && known.asked != Asked::Done && !is_last {
+                known.waits_from.get_or_insert(moment.from);
+                if known.asked == Asked::No {
+                    known.asked = Asked::Waits;
+                    self.questions.push(*key);
+                }
+                continue;
+            }
+            known.answer = found;
             // The other end's sockets may be read a moment later, where that is a pod of this node too.
             let waits = known.answer.is_none() && known.waits_from.is_none() && !known.counted;
-            if waits && !(moment.is_last)(key.interface) {
+            if waits && !is_last {
                 known.waits_from = Some(moment.from);
                 continue;
             }
@@ -269,6 +337,11 @@ impl Orphans {
             }
         }
         reading
+    }
+
+    /// All that sockets told of a connection so far, the programs and us.
+    fn evidence(&self, key: &OrphanKey, value: &OrphanValue) -> u16 {
+        value.evidence | self.known.get(key).map_or(0, |known| known.sockets)
     }
 
     /// The direction of the edge that the connection was counted on before it fell silent, if it is the only one.
@@ -322,29 +395,16 @@ impl Orphans {
     }
 }
 
-/// A connection as seen from either of its ends, at whatever interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Ends {
-    local: SocketAddr,
-    remote: SocketAddr,
-    protocol: u8,
-}
-
-impl Ends {
-    fn of(key: &OrphanKey) -> Self {
-        Self {
-            local: SocketAddr::new(to_ip(key.local), key.local_port),
-            remote: SocketAddr::new(to_ip(key.remote), key.remote_port),
-            protocol: key.protocol,
-        }
-    }
-
-    const fn swapped(self) -> Self {
-        Self { local: self.remote, remote: self.local, protocol: self.protocol }
+/// The two ends of an orphan, at its interface.
+pub(super) fn ends(key: &OrphanKey) -> Ends {
+    Ends {
+        local: SocketAddr::new(to_ip(key.local), key.local_port),
+        remote: SocketAddr::new(to_ip(key.remote), key.remote_port),
+        protocol: key.protocol,
     }
 }
 
-/// Which end opened a connection, as far as sockets tell; `elsewhere` is the evidence at the other end, where that
+/// Which end opened a connection, as far as sockets tell: `here` is the evidence at the pod's own end, `elsewhere` is the evidence at the other end, where that
 /// is a pod of this node too.
 ///
 /// - Who listens on the connection's own port is the responder, unless both do.
@@ -353,9 +413,8 @@ impl Ends {
 ///   client's. With client's ports at both ends, nothing tells.
 /// - UDP: a socket that is connected to the other end is a client's, one that is not is a server's if its port is
 ///   one. With no socket at all, the sender of the first packet initiates.
-fn orient(key: &OrphanKey, value: &OrphanValue, elsewhere: Option<u16>) -> Option<Answer> {
+fn orient(key: &OrphanKey, here: u16, elsewhere: Option<u16>) -> Option<Answer> {
     let has = |evidence: u16, bit: u16| evidence & bit != 0;
-    let here = value.evidence;
     let there = elsewhere.unwrap_or(0);
     let from_pod = |yes: bool| if yes { Direction::Egress } else { Direction::Ingress };
     let (local_serves, remote_serves) = (key.local_port < EPHEMERAL_FROM, key.remote_port < EPHEMERAL_FROM);
@@ -388,8 +447,8 @@ fn orient(key: &OrphanKey, value: &OrphanValue, elsewhere: Option<u16>) -> Optio
 
 /// Whether the packets are a connection's: not those of somebody who knocks on ports without opening one. Of TCP,
 /// the pod has a socket of it, or both ends spoke (a proxy in the pod has the socket under other ports).
-const fn is_connection(key: &OrphanKey, value: &OrphanValue) -> bool {
-    let asked_in_vain = value.evidence & (ASKED | OPEN) == ASKED;
+const fn is_connection(key: &OrphanKey, value: &OrphanValue, evidence: u16) -> bool {
+    let asked_in_vain = evidence & (ASKED | OPEN) == ASKED;
     key.protocol == UDP || !asked_in_vain || (value.packets_from_pod > 0 && value.packets_to_pod > 0)
 }
 
@@ -422,7 +481,7 @@ fn since_told(
 
 /// `None` for a protocol that the programs do not record.
 fn model_key(key: &OrphanKey) -> Option<UnorientedKey> {
-    let Ends { local, remote, protocol } = Ends::of(key);
+    let Ends { local, remote, protocol } = ends(key);
     let protocol = Protocol::from_number(protocol)?;
     Some(UnorientedKey { interface: IfIndex(key.interface), local, remote, protocol })
 }

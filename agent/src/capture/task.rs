@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Event;
+use super::ask::Asker;
 use super::attach::Means;
-use super::bounds::Folding;
 use super::clock::Clock;
 use super::error::Error;
 use super::follow::Change;
@@ -23,9 +22,10 @@ use super::losses::Losses;
 use super::orphans::{Moment, OrphanReading};
 use super::programs::{Programs, ToTracing};
 use super::readings::{Leaving, Reading, Readings};
-use super::settings::Settings;
+use super::settings::{Accounting, Settings};
 use super::watch::Watcher;
 use crate::model::edge::Direction;
+use crate::model::folding::Foldings;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::UnorientedKey;
 
@@ -39,7 +39,7 @@ const HINT_REST: u32 = 20;
 pub(super) enum Order {
     Read(oneshot::Sender<()>),
     /// Addresses are to be folded so from now on.
-    Fold(Vec<(IpNet, Folding)>, oneshot::Sender<()>),
+    Fold(Foldings, oneshot::Sender<()>),
     /// This is who opened these connections.
     Settle(Vec<(UnorientedKey, Direction)>),
     Stop(oneshot::Sender<()>),
@@ -56,6 +56,7 @@ pub(super) struct Task {
     _logger: Option<AbortOnDropHandle>,
     watcher: Watcher,
     readings: Readings,
+    asker: Asker,
     /// No further reading comes.
     stopping: bool,
     events: mpsc::Sender<Event>,
@@ -86,14 +87,28 @@ impl Task {
             programs,
             _logger: logger,
             readings: Readings::new(Timestamp::now()),
+            asker: Asker::new(Arc::clone(&losses)),
             stopping: false,
             events,
             losses,
             last_reading_took: Duration::ZERO,
             lock: Some(lock),
         };
-        task.relist().await.map_err(|error| Error::List(Box::new(error)))?;
+        task.begin().await.map_err(|error| Error::List(Box::new(error)))?;
         Ok(task)
+    }
+
+    /// Attaches to what is there, and takes the connections that are open already where no packet will show them.
+    async fn begin(&mut self) -> Result<(), rtnetlink::Error> {
+        if !self.settings.read_sockets || self.settings.accounting != Accounting::Off {
+            return self.relist().await;
+        }
+        let namespaces = self.watcher.list().await?.namespaces();
+        let sockets = self.asker.read(namespaces).await.by_namespace;
+        self.relist().await?;
+        let left = self.watcher.adopt(&sockets);
+        self.losses.counts().untold_sockets += left;
+        Ok(())
     }
 
     pub(super) fn losses(&self) -> Arc<Losses> {
@@ -115,7 +130,7 @@ impl Task {
                     }
                     Some(Order::Fold(ranges, done)) => {
                         if let Err(error) = self.programs.bounds().fold(&ranges) {
-                            tracing::warn!(%error, ranges = ranges.len(), "not all ranges of addresses are folded as they should be");
+                            tracing::warn!(%error, "not all ranges of addresses are folded as they should be");
                         }
                         done.send(()).unwrap_or_default();
                     }
@@ -132,6 +147,10 @@ impl Task {
                     None => break,
                 },
                 changes = self.watcher.news() => self.changed(changes),
+                answers = self.asker.answers() => {
+                    self.watcher.orphans.answered(&answers);
+                    self.read_at = self.read_at.min(Instant::now() + HINT_DELAY);
+                }
                 () = hinted(&self.ring) => {
                     let delay = HINT_DELAY.max(self.last_reading_took * HINT_REST);
                     self.read_at = self.read_at.min(Instant::now() + delay);
@@ -184,6 +203,9 @@ impl Task {
                 drop(counts);
                 self.bury_gone();
                 self.end_warm_ups();
+                if self.asker.is_free() {
+                    self.asker.ask(self.watcher.orphans.questions());
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the edge map cannot be read");

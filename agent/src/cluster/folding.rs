@@ -6,19 +6,12 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::model::endpoint::PRIVATE;
+use crate::model::folding::{Folding, Foldings};
 
 /// Length of the prefix that stands for an outside IPv4 address: what is announced to the internet is no smaller.
 const V4: u8 = 24;
 /// The same for IPv6: one network, of one subscriber at most (RFC 6177).
 const V6: u8 = 64;
-
-/// By how long a prefix an address of a range is kept apart from others, and whether it is outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keyed {
-    /// In bits of the address's family.
-    pub length: u8,
-    pub outside: bool,
-}
 
 /// How addresses are kept apart: by the longest range that holds one.
 ///
@@ -29,30 +22,30 @@ pub struct Keyed {
 pub fn foldings(
     inside: impl IntoIterator<Item = IpNet>,
     blocks: impl IntoIterator<Item = IpNet>,
-) -> BTreeMap<IpNet, Keyed> {
+) -> Foldings {
     let mut keyed = BTreeMap::new();
     for (any, length) in [("0.0.0.0/0", V4), ("::/0", V6)] {
-        keyed.extend(any.parse().ok().map(|net: IpNet| (net, Keyed { length, outside: true })));
+        keyed.extend(any.parse().ok().map(|net: IpNet| (net, Folding { length, outside: true })));
     }
     for block in blocks {
         let whole = if block.addr().is_ipv4() { V4 } else { V6 };
         if block.prefix_len() > whole
             && let Ok(net) = IpNet::new(block.addr(), whole)
         {
-            let longest = keyed.entry(net.trunc()).or_insert(Keyed { length: whole, outside: true });
+            let longest = keyed.entry(net.trunc()).or_insert(Folding { length: whole, outside: true });
             longest.length = longest.length.max(block.prefix_len());
         }
     }
     let private = PRIVATE.iter().filter_map(|net| net.parse().ok());
     for net in private.chain(inside) {
-        keyed.insert(net.trunc(), Keyed { length: net.max_prefix_len(), outside: false });
+        keyed.insert(net.trunc(), Folding { length: net.max_prefix_len(), outside: false });
     }
     // What was named inside the cluster would win there, as the longer one.
     let wide = |net: &IpNet| net.prefix_len() <= if net.addr().is_ipv4() { V4 } else { V6 };
     let own = keyed.iter().filter(|(net, keyed)| !keyed.outside && wide(net)).map(|(net, _)| *net);
     let own = IpNet::aggregate(&own.collect());
     keyed.retain(|net, keyed| !keyed.outside || !own.iter().any(|own| own.contains(net)));
-    keyed
+    keyed.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -66,11 +59,10 @@ mod tests {
     }
 
     /// The prefix that stands for an address, and whether it is outside.
-    fn keyed(foldings: &BTreeMap<IpNet, Keyed>, address: &str) -> (String, bool) {
+    fn keyed(foldings: &Foldings, address: &str) -> (String, bool) {
         let address: IpAddr = address.parse().unwrap();
-        let holds = foldings.iter().filter(|(net, _)| net.contains(&address));
-        let (_, keyed) = holds.max_by_key(|(net, _)| net.prefix_len()).unwrap();
-        (IpNet::new(address, keyed.length).unwrap().trunc().to_string(), keyed.outside)
+        let (range, outside) = foldings.place(address);
+        (range.unwrap_or(address.into()).to_string(), outside)
     }
 
     #[test]

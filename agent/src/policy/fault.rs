@@ -28,6 +28,8 @@ pub(crate) struct Field {
 pub(crate) enum Lack {
     /// It could not be read.
     Content,
+    /// The object was not read yet.
+    Sync,
     /// We do not judge it.
     Support,
     /// It asks for something outside the policies.
@@ -58,6 +60,7 @@ impl Field {
         let (policy, field) = (Arc::clone(policy), Arc::clone(&self.path));
         match self.lack {
             Lack::Content => UnknownReason::PolicyInvalid { policy, field },
+            Lack::Sync => UnknownReason::NotSynced,
             Lack::Support => UnknownReason::PolicyUnsupported { policy, field },
             Lack::Fact(fact) => UnknownReason::FactMissing { policy, field, fact },
         }
@@ -67,6 +70,7 @@ impl Field {
     pub(crate) fn text(&self) -> String {
         match self.lack {
             Lack::Content => format!("could not be read at {}", self.path),
+            Lack::Sync => "not read yet".to_owned(),
             Lack::Support => format!("{} is not judged", self.path),
             Lack::Fact(fact) => format!("not known: {fact}"),
         }

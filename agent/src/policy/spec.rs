@@ -11,9 +11,12 @@ use crate::model::labels::Labels;
 use crate::model::object::ObjectRef;
 
 use super::condition::Condition;
-use super::fault::{Content, Fault, Field};
+use super::fault::{Content, Fault, Field, Lack};
 use super::given::Given;
 use super::kinds;
+
+/// The field of a policy that was not read at all. No path looks like it.
+const NOT_SYNCED: &str = "(not read)";
 
 /// An object that decides about connections, read once from the API's type, with what could not be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +192,21 @@ impl Policy {
         let contents = kinds::unreadable(&reference, &field);
         let reference = Arc::new(reference);
         Self { reference, faults: vec![fault], notes: Vec::new(), force: Force::InForce, contents }
+    }
+
+    /// What stands for all policies of a kind that were not read yet: it may select any pod and say anything.
+    pub fn not_synced(kind: &str) -> Self {
+        let reference = ObjectRef::cluster(kind, "(not read)");
+        let message = "the policies of this kind were not read".to_owned();
+        let field = Field::new(NOT_SYNCED, Lack::Sync);
+        let scope = Scope::Namespace(Err(Field::clone(&field)));
+        let part = Part::unknown(Place::NetworkPolicy, scope, &field);
+        Self::of_part(reference, vec![Fault { field: NOT_SYNCED.to_owned(), message }], part)
+    }
+
+    /// Whether it stands for policies that were not read.
+    pub fn is_not_synced(&self) -> bool {
+        self.faults.first().is_some_and(|fault| fault.field == NOT_SYNCED)
     }
 
     /// The parts that are in force.

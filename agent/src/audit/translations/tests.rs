@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::edge::{IfIndex, OrientedBy, Scope};
+use crate::model::folding::Folding;
 
 const NODE: &str = "192.0.2.1";
 const BACKEND: &str = "192.0.2.20";
@@ -211,4 +212,42 @@ fn backends_are_those_since_the_last_reading() {
     assert_eq!(translations.backends(&EdgeKey { port: 1, ..key }), []);
     translations.end_reading(at(10));
     assert_eq!(translations.backends(&key), []);
+}
+
+#[test]
+fn clients_outside_that_source_nat_hides_are_folded_as_those_whose_address_packets_bear() {
+    let mut translations = mk_translations();
+    let folding = |length, outside| Folding { length, outside };
+    let foldings = [
+        ("0.0.0.0/0", folding(24, true)),
+        ("198.51.100.0/24", folding(30, true)),
+        ("192.0.2.0/24", folding(32, false)),
+    ];
+    translations.fold(foldings.into_iter().map(|(net, to)| (net.parse().unwrap(), to)).collect());
+    // A crowd, of which not each can have an edge: but all of them have few networks.
+    let crowd: Vec<String> =
+        (0..2 * MOST_CLIENTS).map(|number| format!("203.0.{}.{}", number % 7, number / 7 % 256)).collect();
+    let crowd = crowd.iter().map(String::as_str).chain(["198.51.100.7", "198.51.100.6", "192.0.2.77"]);
+    let mut clients = 0;
+    for client in crowd {
+        translations.opened(&mk_told(client, Protocol::Tcp), at(9));
+        clients += 1;
+    }
+    let parts = translations.split(&mk_seen(Protocol::Tcp, mk_delta(clients, clients, 0, clients)), at(10));
+    let mut found: Vec<_> = parts
+        .iter()
+        .map(|Part { seen, opener }| {
+            assert_eq!(*opener, Opener::Confirmed);
+            let Scope::Range(length) = seen.key.scope else { return seen.key.initiator.to_string() };
+            format!("{}/{length}", seen.key.initiator)
+        })
+        .collect();
+    found.sort();
+    let mut expected: Vec<String> = (0..7).map(|net| format!("203.0.{net}.0/24")).collect();
+    expected.extend(["198.51.100.4/30".to_owned(), "192.0.2.77".to_owned()]);
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(parts.iter().map(|part| part.seen.delta.attempts).sum::<u64>(), clients);
+    let [missed, full] = translations.losses();
+    assert_eq!((missed.edges, full.edges), (0, 0), "nobody is hidden for want of room");
 }

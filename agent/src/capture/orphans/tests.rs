@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use dryfence_common::packet::TCP;
 
 use super::*;
+use crate::capture::Interface;
+use crate::capture::sockets::Sockets;
 
 const POD: &str = "192.0.2.10";
 const OTHER: &str = "192.0.2.20";
@@ -68,7 +70,7 @@ fn sockets_tell_who_opened_a_tcp_connection_or_nobody_does() {
         ("no socket here", CLIENT, SERVER, ASKED, None, None),
     ];
     for (name, local_port, remote_port, here, there, expected) in rows {
-        assert_eq!(orient(&mk_key(TCP, local_port, remote_port), &mk_value(here), there), expected, "{name}");
+        assert_eq!(orient(&mk_key(TCP, local_port, remote_port), here, there), expected, "{name}");
     }
 }
 
@@ -103,7 +105,7 @@ fn sockets_tell_who_asks_by_datagrams() {
         ("nobody could be asked", CLIENT, DNS, FIRST_FROM_POD, None, None),
     ];
     for (name, local_port, remote_port, here, there, expected) in rows {
-        assert_eq!(orient(&mk_key(UDP, local_port, remote_port), &mk_value(here), there), expected, "{name}");
+        assert_eq!(orient(&mk_key(UDP, local_port, remote_port), here, there), expected, "{name}");
     }
 }
 
@@ -117,15 +119,18 @@ fn read_last(
     number: u64,
     is_last: bool,
 ) -> OrphanReading {
-    let moment = Moment {
+    orphans.since_last(values, &|_| (None, false), &mk_moment(number, &|_| is_last))
+}
+
+fn mk_moment(number: u64, is_last: &dyn Fn(u32) -> bool) -> Moment<'_> {
+    Moment {
         from: Timestamp::from_nanos(number * 1000),
         ended: Timestamp::from_nanos(number * 1000 + 1000),
         clock: Clock { offset: 0, now: 0 },
         fully_visible: &|_| true,
         is_estimated: &|_| false,
-        is_last: &|_| is_last,
-    };
-    orphans.since_last(values, &|_| (None, false), &moment)
+        is_last,
+    }
 }
 
 #[test]
@@ -238,4 +243,96 @@ fn who_knocks_without_a_connection_is_never_told_as_one() {
     // Once the pod speaks too, a proxy in it has the socket under other ports.
     let reading = read(&mut orphans, &[(key, OrphanValue { packets_from_pod: 1, ..knock })], 4);
     assert_eq!(reading.observations.len(), 1);
+}
+
+fn mk_interface(index: u32, netns_id: i32, routed: &[&str]) -> Interface {
+    Interface {
+        index: IfIndex(index),
+        name: format!("veth{index}"),
+        since: Timestamp::EPOCH,
+        netns_id,
+        device_type: 1,
+        routed: routed.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+/// A namespace in which these connections are accepted, if their port is below clients'.
+fn mk_sockets(connections: &[(&str, &str)]) -> Sockets {
+    Sockets::of_connections(connections.iter().map(|(local, remote)| Ends {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        protocol: TCP,
+    }))
+}
+
+#[test]
+fn connections_that_sockets_show_are_told_once_and_wait_for_who_knows_the_cluster() {
+    let mut orphans = Orphans::new(true);
+    let sockets = FxHashMap::from_iter([(
+        3,
+        mk_sockets(&[("192.0.2.10:8080", "192.0.2.20:40000"), ("192.0.2.10:40001", "192.0.2.20:40002")]),
+    )]);
+    assert_eq!(orphans.adopt(&sockets, &[&mk_interface(7, 3, &["192.0.2.10"])]), 0);
+    let told = |orphans: &mut Orphans, number| {
+        let mut reading = OrphanReading::default();
+        orphans.tell_adopted(&|_| (None, false), &mk_moment(number, &|_| false), &mut reading);
+        reading
+    };
+    let reading = told(&mut orphans, 1);
+    let ([seen], [unknown]) = (&reading.observations[..], &reading.unoriented[..]) else {
+        panic!("{reading:?}")
+    };
+    assert_eq!((seen.key.direction, seen.key.port), (Direction::Ingress, SERVER));
+    assert_eq!((seen.delta.attempts, seen.delta.accepted, seen.delta.packets()), (1, 1, 0));
+    assert_eq!((unknown.connections, unknown.key.local.port()), (1, 40001));
+    let reading = told(&mut orphans, 2);
+    assert!(reading.observations.is_empty() && reading.unoriented.is_empty(), "{reading:?}");
+    // Its packets are no further connection.
+    let key = mk_key(TCP, SERVER, CLIENT);
+    let reading = read(&mut orphans, &[(key, mk_value(ASKED | OPEN | LISTENER))], 3);
+    let [seen] = reading.observations[..] else { panic!("{reading:?}") };
+    assert_eq!((seen.delta.attempts, seen.delta.packets()), (0, 3));
+    assert!(orphans.questions().is_empty());
+}
+
+#[test]
+fn a_connection_belongs_to_the_interface_that_its_address_is_routed_to() {
+    let rows: [(&str, &[Interface], _); 5] = [
+        ("the only one", &[mk_interface(7, 3, &[])], 0),
+        ("its own", &[mk_interface(7, 3, &["192.0.2.10"]), mk_interface(8, 3, &[])], 0),
+        ("only the other family is routed", &[mk_interface(7, 3, &["2001:db8::10"])], 0),
+        ("another address is routed", &[mk_interface(7, 3, &["192.0.2.11"])], 1),
+        ("two, and none is told apart", &[mk_interface(7, 3, &[]), mk_interface(8, 3, &[])], 1),
+    ];
+    for (name, interfaces, left) in rows {
+        let mut orphans = Orphans::new(true);
+        let sockets = FxHashMap::from_iter([(3, mk_sockets(&[("192.0.2.10:8080", "192.0.2.20:40000")]))]);
+        let interfaces: Vec<_> = interfaces.iter().collect();
+        assert_eq!(orphans.adopt(&sockets, &interfaces), left, "{name}");
+    }
+}
+
+#[test]
+fn sockets_that_the_programs_do_not_find_are_asked_for_before_anything_is_told() {
+    let mut orphans = Orphans::new(true);
+    let key = mk_key(TCP, CLIENT, CLIENT + 1);
+    orphans.interfaces.insert(7, OrphanInterface { since: 0, allowance: 9, namespace: 3, padding: 0 });
+    let value = mk_value(ASKED);
+    for number in 1..3 {
+        let reading = read(&mut orphans, &[(key, value)], number);
+        assert!(reading.observations.is_empty() && reading.unoriented.is_empty(), "{reading:?}");
+        let expected: &[_] = if number == 1 { &[(3, key)] } else { &[] };
+        assert_eq!(orphans.questions(), expected, "asked once");
+    }
+    orphans.answered(&[(key, ASKED | OPEN | LISTENER)]);
+    let reading = read(&mut orphans, &[(key, value)], 3);
+    let [seen] = reading.observations[..] else { panic!("{reading:?}") };
+    assert_eq!((seen.key.port, seen.oriented_by), (CLIENT, OrientedBy::Listener));
+    assert_eq!(seen.read_from, Timestamp::from_nanos(1000), "the packets may be as old as the first reading");
+    // Where nobody can be asked, nothing waits for an answer.
+    let other = OrphanKey { interface: 9, ..key };
+    let reading = read(&mut orphans, &[(other, value)], 4);
+    assert!(reading.unoriented.is_empty(), "{reading:?}");
+    assert_eq!(orphans.questions(), []);
+    assert_eq!(read(&mut orphans, &[(other, value)], 5).unoriented.len(), 1);
 }

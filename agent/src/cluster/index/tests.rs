@@ -1,5 +1,6 @@
 //! Tests of the index, each named by what Kubernetes does.
 
+mod served_ports;
 mod service_addresses;
 
 use std::net::IpAddr;
