@@ -17,6 +17,7 @@ pub mod scenario;
 pub mod selector;
 pub mod time;
 pub mod translation;
+pub mod typed;
 pub mod unobserved;
 pub mod unoriented;
 pub mod verdict;

@@ -5,6 +5,7 @@
 //! three-valued throughout: a field that could not be read may say anything, and the verdict is `Unknown`
 //! exactly where that could change it.
 
+mod admin;
 mod cache;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
@@ -17,6 +18,7 @@ mod fault;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod given;
 mod judge;
+mod kinds;
 mod matching;
 mod nearest;
 mod network_policy;
@@ -29,6 +31,7 @@ mod tri;
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;
+pub use kinds::PolicyKind;
 pub use spec::{Force, Policy};
 
 #[cfg(test)]

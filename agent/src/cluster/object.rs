@@ -10,7 +10,8 @@ use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::ObjectRef;
 use crate::model::selector::{check_key, check_value};
-use crate::policy::Policy;
+use crate::model::typed::TypeFault;
+use crate::policy::{Fault, Policy};
 use crate::segment::{EdgeException, SegmentMap};
 
 mod node;
@@ -92,6 +93,18 @@ pub struct ObjectError {
 impl ObjectError {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
+    }
+}
+
+impl From<TypeFault> for ObjectError {
+    fn from(fault: TypeFault) -> Self {
+        Self::new(fault.field, fault.message)
+    }
+}
+
+impl From<Fault> for ObjectError {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.field, fault.message)
     }
 }
 

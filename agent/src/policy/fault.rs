@@ -112,6 +112,40 @@ impl Faults {
     }
 }
 
+/// Fields that a kind does not have, as its reader found them. They are taken from the inside out: each belongs to
+/// the smallest thing around it that can be unknown.
+#[derive(Debug)]
+pub(crate) struct UnknownFields {
+    paths: Vec<String>,
+}
+
+impl UnknownFields {
+    pub(crate) const fn new(paths: Vec<String>) -> Self {
+        Self { paths }
+    }
+
+    /// All of them as faults of a kind.
+    pub(crate) fn report(&self, kind: &str, faults: &mut Faults) {
+        for path in &self.paths {
+            let message = format!(
+                "is not a field of {kind} that is known: the API server leaves it out, or refuses the object under \
+                 strict field validation"
+            );
+            faults.add(path.as_str(), message);
+        }
+    }
+
+    /// Takes those at or below a place out; the first of them.
+    pub(crate) fn take(&mut self, place: &str) -> Option<Field> {
+        let below = |path: &String| {
+            path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let first = self.paths.iter().find(|path| below(path)).map(|path| Field::from(path.as_str()));
+        self.paths.retain(|path| !below(path));
+        first
+    }
+}
+
 /// A step of a field's path: its name, and the index in the list that it names, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step<'a> {

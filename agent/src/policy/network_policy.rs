@@ -1,7 +1,7 @@
 //! networking.k8s.io/v1 NetworkPolicy, read and checked as the API server does
 //! (kubernetes/pkg/apis/networking/validation).
 
-mod ports;
+pub(super) mod ports;
 mod unknown;
 
 use std::sync::Arc;

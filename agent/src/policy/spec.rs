@@ -13,6 +13,7 @@ use crate::model::object::ObjectRef;
 use super::condition::Condition;
 use super::fault::{Content, Fault, Field, Lack};
 use super::given::Given;
+use super::kinds;
 
 /// The field of a policy that was not read at all. No path looks like it.
 const NOT_SYNCED: &str = "(not read)";
@@ -187,10 +188,10 @@ impl Policy {
     /// A policy of which nothing could be read: it may select any pod of its namespace (of every namespace,
     /// where `reference` has none), in both directions, with any rules.
     pub fn unreadable(reference: ObjectRef, fault: Fault) -> Self {
-        let field = Field::from(fault.field.as_str());
-        let namespace = reference.namespace.clone().ok_or_else(|| Field::clone(&field));
-        let part = Part::unknown(Place::NetworkPolicy, Scope::Namespace(namespace), &field);
-        Self::of_part(reference, vec![fault], part)
+        let field = Field::from(if fault.field.is_empty() { "spec" } else { fault.field.as_str() });
+        let contents = kinds::unreadable(&reference, &field);
+        let reference = Arc::new(reference);
+        Self { reference, faults: vec![fault], notes: Vec::new(), force: Force::InForce, contents }
     }
 
     /// What stands for all policies of a kind that were not read yet: it may select any pod and say anything.
@@ -218,14 +219,24 @@ impl Policy {
 }
 
 impl Part {
-    /// A part of which nothing could be read.
-    pub(crate) fn unknown(place: Place, scope: Scope, field: &Field) -> Self {
+    /// A part of which nothing could be read; its rules may do any of these.
+    pub(crate) fn unknown(place: Place, scope: Scope, field: &Field, actions: &[Action]) -> Self {
         Self {
             place,
             scope,
             subject: Condition::Unknown(Field::clone(field)),
-            egress: Section::unknown(field),
-            ingress: Section::unknown(field),
+            egress: Section::unknown(field, actions),
+            ingress: Section::unknown(field, actions),
+        }
+    }
+
+    /// Nobody knows whether the part is there at all: each rule may count or not, and the sections too.
+    pub(crate) fn doubt(&mut self, field: &Field) {
+        for direction in Direction::BOTH {
+            let section = self.section_mut(direction);
+            if section.applies != Ok(false) {
+                section.applies = Err(Field::clone(field));
+            }
         }
     }
 
@@ -265,8 +276,9 @@ impl Section {
         Self { applies, isolates: Ok(true), rules }
     }
 
-    pub(crate) fn unknown(field: &Field) -> Self {
-        Self::isolating(Err(Field::clone(field)), vec![Rule::unknown(field)])
+    pub(crate) fn unknown(field: &Field, actions: &[Action]) -> Self {
+        let rule = |action| Rule { action, ..Rule::unknown(field) };
+        Self::isolating(Err(Field::clone(field)), actions.iter().copied().map(rule).collect())
     }
 }
 
