@@ -47,7 +47,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let mut servers = start_serving(&args.serving, &metrics, &gates, Asker(asker), &stopped).await?;
 
     let index = start_index(&args.source);
-    let news = source::follow(args.source.manifests, args.source.namespace)?;
+    let source = source::follow(&args.source, &gates).await?;
     let notes = Vec::from_iter(args.capture.accounting_note());
     let nat = Nat::follow(!args.capture.no_conntrack);
     let host = host::follow().await?;
@@ -61,6 +61,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
         figures: Default::default(),
+        watches: source.watches,
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,
@@ -71,8 +72,9 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         folded: None,
         warnings: Vec::new(),
         policies: Vec::new(),
+        made_of: Default::default(),
     };
-    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, host, questions }));
+    let mut audit = tokio::spawn(audit.run(Inputs { news: source.news, seen, host, questions }));
     info!("watching");
 
     let ended = wait(signals, &mut servers, &mut audit).await;

@@ -18,7 +18,8 @@ impl Test {
         let agent = build::agent(false)?;
         let suggest = build::demo_suggest()?;
         let mut cargo = tools::cargo()?;
-        cargo.args(["test", "--workspace", "--exclude", "dryfence-ebpf"]);
+        // All of them: one run is to tell everything that fails.
+        cargo.args(["test", "--workspace", "--exclude", "dryfence-ebpf", "--no-fail-fast"]);
         cargo.env("DRYFENCE_BIN", agent).env("DRYFENCE_DEMO_SUGGEST", suggest);
         tools::as_root(&mut cargo, "the tests load eBPF programs and make network namespaces");
         if let Some(filter) = &self.filter {

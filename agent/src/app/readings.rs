@@ -1,14 +1,15 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::audit::auditor::Auditor;
 use crate::capture::Status;
+use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
+use crate::serve::metrics::{PolicyState, Readings, Watch, WouldDenyEdges};
 
 /// Figures over the whole ledger, and at which of its changes they were computed.
 #[derive(Debug, Default)]
@@ -19,15 +20,16 @@ pub(super) struct LedgerFigures {
 }
 
 impl LedgerFigures {
-    /// Computes them again, if the ledger changed since.
-    pub(super) fn refresh(&mut self, auditor: &Auditor) {
+    /// Computes them again, if the ledger changed since. Of workloads that are not `present` the ledger still has edges,
+    /// but they have no series.
+    pub(super) fn refresh(&mut self, auditor: &Auditor, present: &FxHashSet<WorkloadRef>) {
         let now = Some(auditor.ledger_changes());
         if self.at != now {
-            *self = Self { at: now, ..Self::of(auditor) };
+            *self = Self { at: now, ..Self::of(auditor, present) };
         }
     }
 
-    fn of(auditor: &Auditor) -> Self {
+    fn of(auditor: &Auditor, present: &FxHashSet<WorkloadRef>) -> Self {
         let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
         let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
         for scenario in &auditor.settings().scenarios {
@@ -45,6 +47,7 @@ impl LedgerFigures {
                 if verdict == Verdict::Deny
                     && connects
                     && let Some(subject) = edge.subject().as_pod()
+                    && present.contains(&subject.workload)
                 {
                     let series = WouldDenyEdges {
                         scenario: scenario.name(),
@@ -78,7 +81,7 @@ pub(super) fn readings(
     capture: &Status,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
-    is_synced: bool,
+    watches: Vec<Watch>,
 ) -> Readings {
     Readings {
         would_deny_edges: ledger.would_deny.clone(),
@@ -105,7 +108,7 @@ pub(super) fn readings(
             .into_iter()
             .map(|(reason, pods)| (reason.as_str(), pods))
             .collect(),
-        watches: vec![("manifests", is_synced)],
+        watches,
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
 use self::decode::Decoder;
 use self::documents::Content;
@@ -68,6 +69,34 @@ pub fn load_all(sources: impl IntoIterator<Item = Source>, default_namespace: Op
         }
     }
     loader.finish()
+}
+
+/// Decodes an object as an API server gives it, by the same rules as files. Items of a list do not say what they
+/// are: `api_version` and `kind` do.
+///
+/// What the server has taken is not warned of: a newer one has fields that we do not know. Of policies and of our
+/// own kinds those are findings, because they may change what the object says.
+pub(in crate::cluster) fn decode_api(
+    api_version: &str,
+    kind: &str,
+    mut value: Value,
+) -> (Option<Object>, Vec<Finding>) {
+    let place = Place { file: Path::new("kubernetes").into(), document: 0, line: 0 };
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), api_version.into());
+        fields.insert("kind".to_owned(), kind.into());
+        // Half of an object's size, and none of it is read.
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    }
+    let mut decoder = Decoder::new(Some("default"), &place);
+    decoder.object(value, None);
+    let Decoder { mut objects, mut findings, .. } = decoder;
+    let object = objects.pop().map(|(object, _)| object);
+    let ours = matches!(object, Some(Object::SegmentMap(_) | Object::EdgeException(_)));
+    findings.retain(|finding| ours || finding.severity == Severity::Error);
+    (object, findings)
 }
 
 #[derive(Default)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::edge::Protocol;
+use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::ObjectRef;
 use crate::model::selector::{check_key, check_value};
@@ -15,11 +16,13 @@ use crate::segment::{EdgeException, SegmentMap};
 mod node;
 mod pod;
 mod service;
+mod uid;
 mod workload;
 
 pub use node::Node;
 pub use pod::{Controller, Pod, Shape};
 pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+pub use uid::Uid;
 pub use workload::Workload;
 
 /// One object as the index keeps it.
@@ -107,14 +110,14 @@ impl TryFrom<&k8s_openapi::api::core::v1::Namespace> for Namespace {
 fn name_of(metadata: &ObjectMeta) -> Result<Arc<str>, ObjectError> {
     match metadata.name.as_deref() {
         None | Some("") => Err(ObjectError::new("metadata.name", "is missing")),
-        Some(name) => Ok(name.into()),
+        Some(name) => Ok(intern::string(name)),
     }
 }
 
 fn namespace_of(metadata: &ObjectMeta) -> Result<Arc<str>, ObjectError> {
     match metadata.namespace.as_deref() {
         None | Some("") => Err(ObjectError::new("metadata.namespace", "is missing")),
-        Some(namespace) => Ok(namespace.into()),
+        Some(namespace) => Ok(intern::string(namespace)),
     }
 }
 
@@ -125,7 +128,7 @@ fn labels_of(metadata: &ObjectMeta, field: &str) -> Result<Labels, ObjectError> 
             .and_then(|()| check_value(value))
             .map_err(|reason| ObjectError::new(format!("{field}.{key}"), reason))?;
     }
-    Ok(labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
+    Ok(intern::labels(labels.map(|(key, value)| (key.as_str(), value.as_str()))))
 }
 
 fn address(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, ObjectError> {

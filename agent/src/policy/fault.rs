@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::object::ObjectRef;
+use crate::model::verdict::{Fact, UnknownReason};
+
 /// A place of a policy that the API server would refuse, or that its reader did not understand.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[error("{field}: {message}")]
@@ -13,8 +16,79 @@ pub struct Fault {
     pub message: String,
 }
 
-/// The path of a field whose content is unknown.
-pub(crate) type Field = Arc<str>;
+/// A field whose content is unknown, or asks for what is: its path, and which of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Field {
+    path: Arc<str>,
+    lack: Lack,
+}
+
+/// What is lacking to know what a field says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Lack {
+    /// It could not be read.
+    Content,
+    /// The object was not read yet.
+    Sync,
+    /// We do not judge it.
+    Support,
+    /// It asks for something outside the policies.
+    Fact(Fact),
+}
+
+impl Field {
+    pub(crate) fn new(path: impl Into<Arc<str>>, lack: Lack) -> Self {
+        Self { path: path.into(), lack }
+    }
+
+    /// A field that is read but not judged.
+    pub(crate) fn unsupported(path: impl Into<Arc<str>>) -> Self {
+        Self::new(path, Lack::Support)
+    }
+
+    /// A field that asks for a fact.
+    pub(crate) fn lacking(path: impl Into<Arc<str>>, fact: Fact) -> Self {
+        Self::new(path, Lack::Fact(fact))
+    }
+
+    pub(crate) const fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    /// Why a verdict that depends on it is unknown.
+    pub(crate) fn reason(&self, policy: &Arc<ObjectRef>) -> UnknownReason {
+        let (policy, field) = (Arc::clone(policy), Arc::clone(&self.path));
+        match self.lack {
+            Lack::Content => UnknownReason::PolicyInvalid { policy, field },
+            Lack::Sync => UnknownReason::NotSynced,
+            Lack::Support => UnknownReason::PolicyUnsupported { policy, field },
+            Lack::Fact(fact) => UnknownReason::FactMissing { policy, field, fact },
+        }
+    }
+
+    /// The same in words, where the policy is plain.
+    pub(crate) fn text(&self) -> String {
+        match self.lack {
+            Lack::Content => format!("could not be read at {}", self.path),
+            Lack::Sync => "not read yet".to_owned(),
+            Lack::Support => format!("{} is not judged", self.path),
+            Lack::Fact(fact) => format!("not known: {fact}"),
+        }
+    }
+}
+
+impl From<&str> for Field {
+    /// A field that could not be read.
+    fn from(path: &str) -> Self {
+        Self::new(path, Lack::Content)
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.path)
+    }
+}
 
 /// What a field says, or the path of the field if that is unknown.
 pub(crate) type Content<T> = Result<T, Field>;

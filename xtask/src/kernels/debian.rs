@@ -28,7 +28,7 @@ pub(super) enum Suite {
 
 /// The folder in which everything stays that was fetched.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub struct Cache {
     folder: PathBuf,
     refresh: bool,
 }
@@ -99,7 +99,8 @@ impl Emulator {
 const EMULATOR: &str = "qemu-system-x86_64";
 
 impl Cache {
-    pub(crate) const fn new(folder: PathBuf, refresh: bool) -> Self {
+    /// Packages are unpacked below `folder`; what is there is used again unless it is to be refreshed.
+    pub const fn new(folder: PathBuf, refresh: bool) -> Self {
         Self { folder, refresh }
     }
 
@@ -158,6 +159,15 @@ impl Cache {
     pub(super) fn busybox(&self) -> Result<PathBuf> {
         let folder = self.unpacked("busybox", Suite::Own, |apt| Ok(vec![apt.fetch("busybox-static")?]))?;
         find(&folder, &|name| name == "busybox").context("the package busybox-static has no busybox")
+    }
+
+    /// The folder with `prometheus` and `promtool`.
+    ///
+    /// # Errors
+    /// Where the package cannot be fetched.
+    pub fn prometheus(&self) -> Result<PathBuf> {
+        let folder = self.unpacked("prometheus", Suite::Own, |apt| Ok(vec![apt.fetch("prometheus")?]))?;
+        Ok(folder.join("usr/bin"))
     }
 
     /// The kernel of a suite: Debian's smallest flavour, which has what pods' networks are made of.

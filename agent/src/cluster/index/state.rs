@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use crate::cluster::object::{Controller, EndpointSlice, Service, Workload};
+use super::record::Records;
+use crate::cluster::object::{EndpointSlice, Service, Workload};
 use crate::model::edge::Protocol;
 use crate::model::endpoint::Pod;
+use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::selector::Selector;
-use crate::model::time::Timestamp;
 
 /// A namespace and everything in it.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(super) struct NamespaceState {
     pub(super) declared: bool,
     /// Its Namespace object could not be read, so its labels are not known.
     pub(super) broken: Option<Arc<ObjectRef>>,
-    pub(super) pods: FxHashMap<Arc<str>, PodState>,
+    pub(super) pods: Records,
     pub(super) workloads: FxHashMap<WorkloadRef, WorkloadState>,
     /// Container ports without a name, by who made the pods that have them: pods of one template have the same. A pod
     /// that nobody made stands for itself.
@@ -44,7 +45,7 @@ impl NamespaceState {
             labels: own_label(name),
             declared: false,
             broken: None,
-            pods: FxHashMap::default(),
+            pods: Records::default(),
             workloads: FxHashMap::default(),
             unnamed_ports: FxHashMap::default(),
             services: FxHashMap::default(),
@@ -57,42 +58,13 @@ impl NamespaceState {
 
 /// The label that every namespace carries, whatever else is known of it.
 pub(super) fn own_label(name: &str) -> Labels {
-    [(NAMESPACE_NAME_LABEL, name)].into_iter().collect()
+    intern::labels([(NAMESPACE_NAME_LABEL, name)])
 }
 
-/// A pod, and what of its object is needed to make it anew.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct PodState {
-    pub(super) pod: Arc<Pod>,
-    pub(super) controller: Option<Controller>,
-    pub(super) finished: bool,
-    pub(super) created: Option<Timestamp>,
-}
-
-/// A workload: its object if that is known, and its live pods by name.
+/// A workload: its object if that is known, and how many live pods it has.
 #[derive(Debug, Default)]
 pub(super) struct WorkloadState {
     pub(super) object: Option<Arc<Workload>>,
     pub(super) template: Option<Arc<Pod>>,
-    pub(super) members: BTreeSet<Arc<str>>,
-}
-
-/// Strings that many objects have in common, kept once.
-#[derive(Debug, Default)]
-pub(super) struct Strings(FxHashSet<Arc<str>>);
-
-impl Strings {
-    /// The shared copy of an equal string.
-    pub(super) fn share(&mut self, text: Arc<str>) -> Arc<str> {
-        if let Some(known) = self.0.get(&text) {
-            return Arc::clone(known);
-        }
-        self.0.insert(Arc::clone(&text));
-        text
-    }
-
-    /// Forgets strings that nobody else holds.
-    pub(super) fn forget_unused(&mut self) {
-        self.0.retain(|text| Arc::strong_count(text) > 1);
-    }
+    pub(super) members: usize,
 }

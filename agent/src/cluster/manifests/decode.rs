@@ -220,7 +220,8 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn object(&mut self, mut value: Value, item: Option<String>) {
+    /// One object, and no list of them; `item` is its place in one.
+    pub(super) fn object(&mut self, mut value: Value, item: Option<String>) {
         let Some(name) = value.get("kind").and_then(Value::as_str).map(ToOwned::to_owned) else {
             let message = if value.is_object() {
                 "has no kind: it is not a Kubernetes object"

@@ -408,7 +408,14 @@ fn mk_readings() -> Readings {
         window_start: Some(Timestamp::from_nanos(1_700_000_000_000_000_000)),
         window_gap: Duration::from_millis(1500),
         pods_unobserved: vec![("no-interface", 1)],
-        watches: vec![("manifests", true)],
+        watches: vec![Watch {
+            kind: "Pod",
+            synced: true,
+            age: Some(Duration::from_millis(2500)),
+            restarts: 3,
+            objects: 5000,
+            unreadable: 1,
+        }],
     }
 }
 
