@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What other parts may ask.
 pub(super) enum Question {
-    Edges(Query, oneshot::Sender<Arc<EdgeList>>),
+    Edges(Box<Query>, oneshot::Sender<Arc<EdgeList>>),
     Recorded(oneshot::Sender<Recorded>),
     Status(oneshot::Sender<AgentStatus>),
 }
@@ -55,7 +55,7 @@ impl Asker {
 
 impl Edges for Asker {
     fn edges(&self, query: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
-        let query = query.clone();
+        let query = Box::new(query.clone());
         Box::pin(self.ask(|answer| Question::Edges(query, answer)))
     }
 
