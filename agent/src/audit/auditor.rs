@@ -355,12 +355,21 @@ impl Auditor {
         forgotten
     }
 
-    /// Every edge of the ledger, as the API serves it. Edges that a re-judge has not reached yet are judged
-    /// now: an answer never mixes generations.
+    /// Every edge of the ledger, as the API serves it.
     pub fn records(&mut self) -> Vec<EdgeRecord> {
+        self.records_where(|_| true).collect()
+    }
+
+    /// Those of them that are wanted: others are not held, however many there are. Edges that a re-judge has not
+    /// reached yet are judged now: an answer never mixes generations.
+    pub fn records_where(
+        &mut self,
+        wanted: impl Fn(&EdgeRecord) -> bool,
+    ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
         let scenarios = &self.settings.scenarios;
-        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge, scenarios)).collect()
+        let record = |entry: &Entry| entry.answers.record(&entry.edge, scenarios);
+        self.ledger.entries().map(record).filter(wanted)
     }
 
     /// Every segment map, in force or not, and what is wrong with it.
