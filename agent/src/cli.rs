@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod agent;
+pub mod crds;
 pub mod explain;
 pub mod flows;
 mod layout;
@@ -30,6 +31,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(Box<agent::AgentArgs>),
+    /// The CustomResourceDefinitions of PolicyCandidate, ClusterPolicyCandidate, SegmentMap and EdgeException
+    Crds(crds::Args),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
     Explain(explain::Args),
@@ -69,6 +72,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Agent(args) => agent::run(*args),
+            Command::Crds(args) => crds::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Flows(args) => flows::run(&args),
             Command::Preview(args) => preview::run(&args),

@@ -5,6 +5,7 @@
 //! three-valued throughout: a field that could not be read may say anything, and the verdict is `Unknown`
 //! exactly where that could change it.
 
+pub mod api;
 mod cache;
 mod compile;
 mod default_deny;
