@@ -1,6 +1,7 @@
 //! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
 
 mod audit_task;
+mod memory;
 mod nat;
 mod readings;
 mod source;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use axum::{Router, middleware};
 use rustc_hash::FxHashSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -17,16 +19,20 @@ use tracing::info;
 
 use self::audit_task::{Asker, AuditTask, Inputs, MetricsRecorder};
 use self::nat::Nat;
+use self::source::Connection;
 use crate::audit::auditor::Auditor;
 use crate::capture::{Capture, Lock, host};
-use crate::cli::agent::{AgentArgs, ServingArgs, SourceArgs};
+use crate::cli::agent::{AgentArgs, SourceArgs};
 use crate::cluster::index::Index;
+use crate::cluster::kubernetes::Watches;
 use crate::model::folding::Foldings;
 use crate::model::time::Timestamp;
+use crate::serve::access::{self, Reviewer};
+use crate::serve::address::ServeAt;
 use crate::serve::listen::Bound;
 use crate::serve::metrics::{Caps, Metrics, Readings};
 use crate::serve::ready::Gates;
-use crate::serve::{api, health};
+use crate::serve::{api, health, tls};
 
 /// Runs the agent until SIGTERM or SIGINT, or until a part ends that it cannot do without.
 ///
@@ -43,11 +49,17 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let metrics = start_metrics(&published);
     let (asker, questions) = mpsc::channel(16);
     let (stop, stopped) = watch::channel(false);
+    // It only reads files: what it says is wrong with them, the agent cannot start with.
+    let connection = source::connect(&args.source).await?;
     // First of all, so that health is answered while the rest starts.
-    let mut servers = start_serving(&args.serving, &metrics, &gates, Asker(asker), &stopped).await?;
+    let api = api::router(Arc::new(Asker(asker)), gates.clone());
+    let health = health::router(Arc::clone(&metrics), gates.clone());
+    let mut servers = start_serving(&args, connection.as_ref(), [health, api], &stopped).await?;
 
-    let index = start_index(&args.source);
-    let news = source::follow(args.source.manifests, args.source.namespace)?;
+    let mut index = start_index(&args.source);
+    let source = source::follow(&args.source, connection, &gates)?;
+    let gaps = source.watches.as_ref().map(Watches::gaps);
+    index.set_gaps(gaps.unwrap_or_default());
     let notes = Vec::from_iter(args.capture.accounting_note());
     let nat = Nat::follow(!args.capture.no_conntrack);
     let host = host::follow().await?;
@@ -61,6 +73,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         recorder: MetricsRecorder { metrics, known: FxHashSet::default() },
         published,
         figures: Default::default(),
+        watches: source.watches,
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,
@@ -68,10 +81,12 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         notes,
         exact_external: args.source.exact_external,
         foldings: Foldings::default(),
+        folded: None,
         warnings: Vec::new(),
         policies: Vec::new(),
+        made_of: Default::default(),
     };
-    let mut audit = tokio::spawn(audit.run(Inputs { news, seen, host, questions }));
+    let mut audit = tokio::spawn(audit.run(Inputs { news: source.news, seen, host, questions }));
     info!("watching");
 
     let ended = wait(signals, &mut servers, &mut audit).await;
@@ -101,17 +116,30 @@ fn start_index(source: &SourceArgs) -> Index {
 }
 
 async fn start_serving(
-    serving: &ServingArgs,
-    metrics: &Arc<Metrics>,
-    gates: &Gates,
-    asker: Asker,
+    args: &AgentArgs,
+    connection: Option<&Connection>,
+    [health, api]: [Router; 2],
     stopped: &watch::Receiver<bool>,
 ) -> Result<JoinSet<Result<()>>> {
+    let serving = &args.serving;
     let mut servers = JoinSet::new();
-    let routes = [
-        (Bound::tcp(serving.listen).await?, health::router(Arc::clone(metrics), gates.clone())),
-        (Bound::api(&serving.api).await?, api::router(Arc::new(asker), gates.clone())),
-    ];
+    let api = match &serving.api {
+        ServeAt::Local(address) => (Bound::api(address).await?, api),
+        ServeAt::Reviewed(address) => {
+            let client = connection.map(|connection| connection.client.clone());
+            let client = client.with_context(|| {
+                format!(
+                    "--api {}: who may read there is asked of the API server, and the source is --manifests: serve on a unix socket or a loopback address",
+                    serving.api
+                )
+            })?;
+            let reviewer: Arc<dyn Reviewer> = Arc::new(access::ApiServer::new(client));
+            let acceptor = tls::acceptor(serving.tls_files(), names(&args.source))?;
+            let checked = api.layer(middleware::from_fn_with_state(reviewer, access::check));
+            (Bound::tls(*address, acceptor).await?, checked)
+        }
+    };
+    let routes = [(Bound::tcp(serving.listen).await?, health), api];
     for (bound, router) in routes {
         let mut stopped = stopped.clone();
         let stop = async move {
@@ -122,6 +150,11 @@ async fn start_serving(
     }
     info!(metrics = %serving.listen, api = %serving.api, "serving");
     Ok(servers)
+}
+
+/// The names that the agent's own certificate is for.
+fn names(source: &SourceArgs) -> Vec<String> {
+    source.node_name.iter().cloned().chain(["dryfence".to_owned(), "localhost".to_owned()]).collect()
 }
 
 /// What tells the agent to stop.

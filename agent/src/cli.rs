@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub mod agent;
 pub mod crds;
 pub mod explain;
+mod fleet;
 pub mod flows;
 mod layout;
 pub mod preview;
@@ -17,6 +18,7 @@ pub mod scenario;
 #[cfg(test)]
 mod served;
 pub mod settings;
+pub mod status;
 pub mod suggest;
 mod terminal;
 
@@ -41,7 +43,9 @@ enum Command {
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
     Preview(Box<preview::Args>),
     /// What would break, which side must change, and the policy to paste
-    Report(report::Args),
+    Report(Box<report::Args>),
+    /// How the agents are: ready, since when they watch, what they lost
+    Status(Box<status::Args>),
     /// The least policies that allow what was recorded, in the order in which to apply them
     Suggest(Box<suggest::Args>),
 }
@@ -77,6 +81,7 @@ impl Cli {
             Command::Flows(args) => flows::run(&args),
             Command::Preview(args) => preview::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Suggest(args) => suggest::run(&args),
         };
         done.unwrap_or_else(|error| {

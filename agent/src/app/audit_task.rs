@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::memory;
 use super::nat::{self, Nat};
-use super::source::News;
+use super::source::{self, News};
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Status};
+use crate::capture::{Capture, Event};
+use crate::cluster::kubernetes::{Batch, Watches};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
 use crate::model::folding::Foldings;
@@ -29,7 +31,7 @@ use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::{LedgerFigures, Told, readings};
+use super::readings::{LedgerFigures, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
@@ -82,6 +84,7 @@ pub(super) struct AuditTask {
     pub(super) recorder: MetricsRecorder,
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) figures: LedgerFigures,
+    pub(super) watches: Option<Watches>,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -93,8 +96,20 @@ pub(super) struct AuditTask {
     pub(super) exact_external: bool,
     /// What capture was told last.
     pub(super) foldings: Foldings,
+    /// What that rested on; `None` before the first time.
+    pub(super) folded: Option<(u64, u64)>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
+    /// What of the index figures were made of last.
+    pub(super) made_of: MadeOf,
+}
+
+/// Generations of the index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct MadeOf {
+    policies: u64,
+    segments: u64,
+    topology: u64,
 }
 
 impl AuditTask {
@@ -116,7 +131,7 @@ impl AuditTask {
                     // What was counted until now belongs to the owners and policies of until now.
                     self.read_now(&mut inputs.seen).await;
                     self.news(news).await;
-                    self.fold(&mut inputs.seen).await;
+                    self.settle(&mut inputs.seen).await;
                 }
                 Some(question) = inputs.questions.recv() => {
                     self.read_now(&mut inputs.seen).await;
@@ -128,7 +143,10 @@ impl AuditTask {
                     self.auditor.host_addresses(&addresses, Timestamp::now());
                 }
                 _ = take.tick() => self.take_translations(Timestamp::now()),
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    self.tick().await;
+                    self.settle_all(&mut inputs.seen).await;
+                }
             }
         }
         self.publish();
@@ -146,9 +164,11 @@ impl AuditTask {
 
     /// Tells capture which addresses to count together, if that changed.
     async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
-        if self.exact_external {
+        let generation = Some(self.auditor.foldings_generation());
+        if self.exact_external || self.folded == generation {
             return;
         }
+        self.folded = generation;
         let foldings = self.auditor.foldings();
         if foldings == self.foldings {
             return;
@@ -200,23 +220,70 @@ impl AuditTask {
     }
 
     async fn news(&mut self, news: News) {
-        let News { objects, warnings, policies } = news;
-        self.auditor.reset(objects, Timestamp::now(), &mut self.recorder);
-        self.recorder.forget_all_but(&self.auditor.workloads());
+        let now = Timestamp::now();
+        let warnings = match news {
+            News::Whole { objects, warnings } => {
+                self.auditor.reset(objects, now, &mut self.recorder);
+                warnings
+            }
+            News::Changed(Batch { changes, gaps, warnings }) => {
+                self.auditor.change(changes, gaps, now, &mut self.recorder);
+                warnings
+            }
+        };
         self.warnings = warnings;
-        self.warnings.extend(self.unknown_node());
+        let is_whole = self.auditor.index().gaps().missing.is_empty();
+        if is_whole {
+            self.warnings.extend(self.unknown_node());
+        }
         self.warnings.extend(self.killed_before());
         self.warnings.extend(self.notes.iter().cloned());
-        self.policies = policies;
         self.rejudge().await;
-        self.cluster_gate.open();
-        info!(
-            pods = self.auditor.index().pods().count(),
-            policies = self.auditor.index().policies().len(),
-            warnings = self.warnings.len(),
-            "the cluster's objects are read"
-        );
-        self.publish();
+        if is_whole && !self.cluster_gate.is_open() {
+            memory::give_back();
+            self.cluster_gate.open();
+            info!(
+                pods = self.auditor.index().pod_count(),
+                policies = self.auditor.index().policies().len(),
+                warnings = self.warnings.len(),
+                "the cluster's objects are read"
+            );
+        }
+    }
+
+    /// Brings up to date what policies and segment maps decide of, right after they changed.
+    async fn settle(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        let index = self.auditor.index();
+        let now = MadeOf {
+            policies: index.policy_generation(),
+            segments: index.segment_generation(),
+            ..self.made_of
+        };
+        // From files everything comes at once: then there is nothing to save by waiting for the tick.
+        if now != self.made_of || self.watches.is_none() {
+            self.made_of = now;
+            self.policies = source::policy_counts(index);
+            self.make(seen).await;
+            self.publish();
+        }
+    }
+
+    /// Brings up to date what is made of all objects, if any changed. That takes a look at each of them, which the
+    /// news of a large cluster come too often for.
+    async fn settle_all(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        let topology = self.auditor.index().topology_generation();
+        if self.made_of.topology != topology {
+            self.make(seen).await;
+        }
+    }
+
+    async fn make(&mut self, seen: &mut mpsc::Receiver<Event>) {
+        // Before, an address that is nobody's may be one's that was not read.
+        if self.cluster_gate.is_open() {
+            self.made_of.topology = self.auditor.index().topology_generation();
+            self.recorder.forget_all_but(&self.auditor.workloads());
+            self.fold(seen).await;
+        }
     }
 
     /// A misspelt node has no pods, so none would ever be reported as unobserved.
@@ -269,11 +336,10 @@ impl AuditTask {
     fn publish(&mut self) {
         self.figures.refresh(&self.auditor, &self.recorder.known);
         let (losses, policies) = (self.losses(), self.policies.clone());
-        let Status { late, left, evicted, gap, .. } = self.capture.status();
-        let told = Told { late, left, evicted, gap };
-        let is_synced = self.cluster_gate.is_open();
+        let capture = self.capture.status();
+        let watches = source::readings(self.watches.as_ref(), self.cluster_gate.is_open());
         let since = self.since;
-        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, is_synced);
+        let readings = readings(&self.auditor, &self.figures, losses, &capture, policies, since, watches);
         self.published.store(Arc::new(readings));
     }
 
@@ -318,7 +384,7 @@ impl AuditTask {
             name: scenario.name().to_owned(),
             description: scenario.to_string(),
         };
-        self.auditor.settings().scenarios.iter().map(record).collect()
+        self.auditor.scenarios().iter().map(record).collect()
     }
 
     fn edge_list(&mut self) -> EdgeList {

@@ -1,26 +1,15 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
-use std::time::Duration;
-
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::audit::auditor::Auditor;
+use crate::capture::Status;
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
-use crate::serve::metrics::{PolicyState, Readings, WouldDenyEdges};
-
-/// What capture counts that is no loss.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Told {
-    pub(super) late: u64,
-    pub(super) left: u64,
-    pub(super) evicted: u64,
-    /// For how long an interface was not watched.
-    pub(super) gap: Duration,
-}
+use crate::serve::metrics::{PolicyState, Readings, Watch, WouldDenyEdges};
 
 /// Figures over the whole ledger, and at which of its changes they were computed.
 #[derive(Debug, Default)]
@@ -43,7 +32,7 @@ impl LedgerFigures {
     fn of(auditor: &Auditor, present: &FxHashSet<WorkloadRef>) -> Self {
         let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
         let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
-        for scenario in &auditor.settings().scenarios {
+        for scenario in auditor.scenarios() {
             for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Unknown] {
                 edges.insert((scenario.name(), verdict), 0);
             }
@@ -51,7 +40,7 @@ impl LedgerFigures {
         for entry in auditor.ledger().entries() {
             let edge = &entry.edge;
             let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
-            let scenarios = auditor.settings().scenarios.iter().zip(&entry.answers.judgements);
+            let scenarios = entry.answers.scenarios.iter().zip(&entry.answers.judgements);
             for (at, (scenario, judgement)) in scenarios.enumerate() {
                 let verdict = judgement.of(edge.direction).verdict;
                 *edges.entry((scenario.name(), verdict)).or_default() += 1;
@@ -89,16 +78,27 @@ pub(super) fn readings(
     auditor: &Auditor,
     ledger: &LedgerFigures,
     losses: Vec<LossRecord>,
-    capture: &Told,
+    capture: &Status,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
-    is_synced: bool,
+    watches: Vec<Watch>,
 ) -> Readings {
     Readings {
         would_deny_edges: ledger.would_deny.clone(),
         edges: ledger.edges.clone(),
         losses,
         late_edges: capture.late,
+        interfaces: vec![("watched", capture.watched as u64), ("failed", capture.failed.len() as u64)],
+        capture_mishaps: vec![
+            ("interface-vanished", capture.vanished),
+            ("reattached", capture.reattached),
+            ("news-missed", capture.overruns),
+            ("news-unreadable", capture.unreadable),
+            ("listing-failed", capture.failed_listings),
+            ("reading-failed", capture.failed_readings),
+            ("sockets-unread", capture.unread_sockets),
+            ("sockets-untold", capture.untold_sockets),
+        ],
         edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),
@@ -108,7 +108,7 @@ pub(super) fn readings(
             .into_iter()
             .map(|(reason, pods)| (reason.as_str(), pods))
             .collect(),
-        watches: vec![("manifests", is_synced)],
+        watches,
     }
 }
 

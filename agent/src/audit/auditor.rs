@@ -16,7 +16,8 @@ use super::translations::{Part, Translations};
 use super::waiting::Waiting;
 use crate::cluster::Object;
 use crate::cluster::folding::foldings;
-use crate::cluster::index::Index;
+use crate::cluster::index::{Gaps, Index};
+use crate::cluster::kubernetes::Change;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
@@ -107,14 +108,48 @@ impl Auditor {
 
     /// The cluster's objects are now exactly these.
     pub fn reset(&mut self, objects: Vec<Object>, now: Timestamp, recorder: &mut dyn Recorder) {
-        let before: Vec<Arc<Pod>> = self.index.pods().map(Arc::clone).collect();
+        let before: Vec<Arc<Pod>> = self.index.pods().collect();
         self.index.reset(objects, now);
+        self.forget_gone(&before);
+        self.follow_news(now, recorder);
+    }
+
+    /// What became known of the cluster, in its order, and what then is not known.
+    pub fn change(&mut self, changes: Vec<Change>, gaps: Gaps, now: Timestamp, recorder: &mut dyn Recorder) {
+        for change in changes {
+            let before: Vec<Arc<Pod>> = match &change {
+                Change::Reset { kind: "Pod", .. } => self.index.pods().collect(),
+                Change::Apply { object: Object::Pod(pod), .. } => {
+                    self.index.pod(&pod.namespace, &pod.name).into_iter().collect()
+                }
+                Change::Delete(gone) if &*gone.kind == "Pod" => {
+                    let namespace = gone.namespace.as_deref().unwrap_or_default();
+                    self.index.pod(namespace, &gone.name).into_iter().collect()
+                }
+                _ => Vec::new(),
+            };
+            match change {
+                Change::Reset { kind, objects, .. } => self.index.reset_kind(kind, objects, now),
+                Change::Apply { object, .. } => self.index.apply(object, now),
+                Change::Delete(reference) => self.index.delete(&reference, now),
+            }
+            self.forget_gone(&before);
+        }
+        self.index.set_gaps(gaps);
+        self.follow_news(now, recorder);
+    }
+
+    /// Lets go of what was kept for pods that are no more.
+    fn forget_gone(&mut self, before: &[Arc<Pod>]) {
         for pod in before {
             if self.index.pod(&pod.namespace, &pod.name).is_none_or(|now| now.uid != pod.uid) {
-                self.bindings.pod_gone(&pod);
-                self.judges.forget_pod(&pod);
+                self.bindings.pod_gone(pod);
+                self.judges.forget_pod(pod);
             }
         }
+    }
+
+    fn follow_news(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.advance(now);
         if self.judges.refresh(&self.index) {
             self.rejudge_from = Some(0);
@@ -244,9 +279,8 @@ impl Auditor {
     /// A reading is whole: attempts that nobody answered in it are counted as such.
     pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.translations.end_reading(now);
-        let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios, answers });
+            recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
         });
     }
 
@@ -291,7 +325,7 @@ impl Auditor {
             lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, answers });
+        recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
@@ -324,8 +358,12 @@ impl Auditor {
     /// now: an answer never mixes generations.
     pub fn records(&mut self) -> Vec<EdgeRecord> {
         while self.rejudge_slice() {}
-        let scenarios = &self.settings.scenarios;
-        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge, scenarios)).collect()
+        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge)).collect()
+    }
+
+    /// What is judged by now: the scenarios of the settings, and the change sets that there are.
+    pub fn scenarios(&self) -> &[Scenario] {
+        self.judges.scenarios()
     }
 
     /// Every segment map, in force or not, and what is wrong with it.
@@ -336,6 +374,11 @@ impl Auditor {
     /// What is wrong with exceptions, expired ones among it.
     pub fn exception_findings(&self) -> Vec<ExceptionFindingRecord> {
         self.judges.exception_findings()
+    }
+
+    /// What [`Auditor::foldings`] rest on: as long as it stays, so do they.
+    pub const fn foldings_generation(&self) -> (u64, u64) {
+        (self.index.topology_generation(), self.judges.generation())
     }
 
     /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
@@ -400,7 +443,7 @@ impl Auditor {
 
     /// The workloads that have pods now, so that metrics of others can go.
     pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
-        self.index.pods().map(|pod| pod.workload.clone()).collect()
+        self.index.workloads()
     }
 
     /// What this part lost.

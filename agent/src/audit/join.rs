@@ -63,12 +63,13 @@ pub fn join(
         }
         (_, Direction::Ingress) => initiator(index, key, *opener, time),
     };
+    let remote_at = |time| news_may_be_missed(index, remote_at(time), seen.first_seen);
     let (remote, settled) = settle(remote_at(seen.last_seen), || remote_at(now));
     let ends = |remote: Party| match key.direction {
         Direction::Egress => Ends { initiator: local.party.clone(), responder: remote },
         Direction::Ingress => Ends { initiator: remote, responder: local.party.clone() },
     };
-    if !(settled && local.settled) {
+    if !(settled && local.settled) || index.gaps().is_starting {
         return Joined::Wait(ends(remote));
     }
     // The delta's packets lie after the last reading, and not before the edge's first packet.
@@ -117,7 +118,7 @@ fn over_budget(index: &Index, bindings: &Bindings, seen: &Observation, budget: B
         Direction::Egress => Ends { initiator: local, responder: rest },
         Direction::Ingress => Ends { initiator: rest, responder: local },
     };
-    if settled { Joined::Now(ends) } else { Joined::Wait(ends) }
+    if settled && !index.gaps().is_starting { Joined::Now(ends) } else { Joined::Wait(ends) }
 }
 
 /// Who opened what the pod behind the interface was asked for. A node's address may be there in place of a
@@ -172,7 +173,22 @@ fn settle(then: Party, now: impl FnOnce() -> Party) -> (Party, bool) {
 }
 
 fn is_unjoined(party: &Party) -> bool {
-    matches!(party.endpoint, Endpoint::Unknown(UnknownReason::AddressUnjoined))
+    matches!(&party.endpoint, Endpoint::Unknown(reason) if may_become_known(reason))
+}
+
+/// Whether news of the cluster's objects may end it.
+const fn may_become_known(reason: &UnknownReason) -> bool {
+    matches!(reason, UnknownReason::AddressUnjoined | UnknownReason::NotSynced)
+}
+
+/// While news of the cluster's objects are missed, an address that nobody has may be a new pod's. One that was
+/// reached before, by the edge's first packet, is not.
+fn news_may_be_missed(index: &Index, party: Party, first_seen: Timestamp) -> Party {
+    let missed = index.gaps().stale_since.is_some_and(|since| first_seen >= since);
+    if missed && party.endpoint == Endpoint::External {
+        return Party { endpoint: Endpoint::Unknown(UnknownReason::NotSynced), ..party };
+    }
+    party
 }
 
 fn local_end(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Timestamp) -> Local {
@@ -186,7 +202,7 @@ fn local_end(index: &Index, bindings: &mut Bindings, seen: &Observation, now: Ti
                 Claim::Wait => {}
                 Claim::Foreign => return Local { party: unjoined(address), settled: true },
             },
-            Endpoint::Unknown(reason) if *reason != UnknownReason::AddressUnjoined => {
+            Endpoint::Unknown(reason) if !may_become_known(reason) => {
                 return Local { party, settled: true };
             }
             _ => {}

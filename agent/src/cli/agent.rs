@@ -18,10 +18,12 @@ use crate::app;
 use crate::audit::auditor;
 use crate::capture::{self, Capture, Removed};
 use crate::cli::scenario::DefaultDenyArgs;
+use crate::cluster::kubernetes::ClusterArgs;
 use crate::finding::words::count;
 use crate::model::dialect::Dialect;
 use crate::model::scenario::Scenario;
-use crate::serve::address::Address;
+use crate::serve::address::ServeAt;
+use crate::serve::tls;
 
 /// Watch this node's pods, and judge what they open without ever dropping a packet
 #[derive(Debug, Args)]
@@ -52,15 +54,18 @@ pub struct AgentArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct SourceArgs {
-    /// Folder or file of manifests that describe the cluster; repeatable, read again when they change
+    /// Folder or file of manifests that describe the cluster, instead of the API server; repeatable, read again when
+    /// they change
     #[arg(
         long,
         env = "DRYFENCE_MANIFESTS",
         value_name = "DIR",
-        required_unless_present = "cleanup",
-        value_delimiter = ','
+        value_delimiter = ',',
+        conflicts_with_all = ["kubeconfig", "context", "impersonate"]
     )]
     pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Namespace of manifests that name none
     #[arg(short, long, env = "DRYFENCE_NAMESPACE", value_name = "NS")]
     pub namespace: Option<String>,
@@ -109,15 +114,30 @@ pub struct ServingArgs {
     /// Where metrics and health are served
     #[arg(long, env = "DRYFENCE_LISTEN", default_value = "[::]:9477", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Where the JSON API is served: a unix socket's path, or a loopback address and port
+    /// Where the JSON API is served: a unix socket's path, or a loopback address and port; at any other address by TLS,
+    /// to whom the API server's RBAC lets get flows of dryfence.io
     #[arg(long, env = "DRYFENCE_API", default_value = "unix:/run/dryfence/agent.sock", value_name = "ADDR")]
-    pub api: Address,
+    pub api: ServeAt,
+    /// Certificate chain for TLS, in PEM, read again when it changes [default: one that the agent signs itself]
+    #[arg(long, env = "DRYFENCE_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of --tls-certificate, in PEM
+    #[arg(long, env = "DRYFENCE_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// What is logged, as `info` or `dryfence::capture=debug,info`
     #[arg(long, env = "RUST_LOG", default_value = log::DEFAULT, value_name = "FILTER", value_parser = log::filter)]
     pub log: String,
     /// Log as JSON lines instead of text
     #[arg(long, env = "DRYFENCE_LOG_JSON")]
     pub log_json: bool,
+}
+
+impl ServingArgs {
+    /// The certificate that is given, if one is.
+    pub fn tls_files(&self) -> Option<tls::Files> {
+        let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
+        Some(tls::Files { certificate, key })
+    }
 }
 
 impl JudgingArgs {

@@ -10,8 +10,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use self::query::{Query, Target};
+use crate::cli::fleet;
 use crate::cli::scenario::DefaultDenyArgs;
+use crate::cluster::Object;
 use crate::cluster::index::Index;
+use crate::cluster::kubernetes::ClusterArgs;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
 use crate::model::edge::Protocol;
@@ -32,8 +35,11 @@ const FINDINGS: usize = 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files and folders of manifests (repeatable)
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context", "impersonate"])]
     manifests: Vec<PathBuf>,
+    /// The cluster to take the objects from instead
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Who opens the connection: namespace/pod, namespace/Kind/workload, or an address
     #[arg(long, value_name = "ENDPOINT", required_unless_present = "queries")]
     from: Option<String>,
@@ -52,9 +58,9 @@ pub struct Args {
     /// How the CNI reads what the API leaves open: NAME[,switch=true|false…]
     #[arg(long, default_value = "standard")]
     dialect: Dialect,
-    /// Which policies to judge by
-    #[arg(long, value_enum, default_value_t = ScenarioName::Enforced)]
-    scenario: ScenarioName,
+    /// Which policies to judge by: enforced, default-deny, or a change set of candidates
+    #[arg(long, default_value = "enforced", value_name = "NAME")]
+    scenario: String,
     #[command(flatten)]
     default_deny: DefaultDenyArgs,
     /// The namespace of manifests and pods that name none
@@ -65,17 +71,19 @@ pub struct Args {
     output: Option<Output>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScenarioName {
-    Enforced,
-    DefaultDeny,
-}
-
 impl Args {
-    fn scenario(&self) -> Scenario {
-        match self.scenario {
-            ScenarioName::Enforced => Scenario::Enforced,
-            ScenarioName::DefaultDeny => self.default_deny.scenario(),
+    fn scenario(&self, index: &Index) -> anyhow::Result<Scenario> {
+        let sets = index.change_sets();
+        let set = sets.judged.iter().find(|set| set.name() == self.scenario);
+        match (&*self.scenario, set) {
+            ("enforced", _) => Ok(Scenario::Enforced),
+            ("default-deny", _) => Ok(self.default_deny.scenario()),
+            (_, Some(set)) => Ok(Scenario::ChangeSet(*set)),
+            (name, None) => {
+                let sets = sets.judged.iter().map(|set| set.name());
+                let known: Vec<&str> = ["enforced", "default-deny"].into_iter().chain(sets).collect();
+                bail!("--scenario {name}: is none of {}", known.join(", "))
+            }
         }
     }
 }
@@ -102,7 +110,7 @@ struct Engine {
 
 impl Engine {
     fn new(index: Index, dialect: Dialect, scenario: Scenario, now: Timestamp) -> Self {
-        let judge = Judge::new(&index.policies(), dialect, &scenario);
+        let judge = Judge::new(&index.policies_of(&scenario), dialect, &scenario);
         Self { index, judge, scenario, dialect, now }
     }
 }
@@ -143,25 +151,42 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The manifests as an index, with what is wrong in them on standard error.
-fn load(args: &Args) -> anyhow::Result<Engine> {
+/// The cluster's objects, and what is wrong with them.
+fn objects(args: &Args) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
+    if args.manifests.is_empty() {
+        if !fleet::is_given(&args.cluster) {
+            bail!(
+                "there is nothing to explain by: name --manifests PATH, or a cluster with --kubeconfig or --context"
+            );
+        }
+        let held = fleet::objects(&args.cluster)?;
+        let warnings = held.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        return Ok((held.objects, warnings));
+    }
     for path in &args.manifests {
         if !path.exists() {
             bail!("--manifests {}: there is no such file or folder", path.display());
         }
     }
     let loaded = manifests::load(&args.manifests, args.namespace.as_deref());
-    let now = Timestamp::now();
-    let mut index = Index::default();
-    index.reset(loaded.objects, now);
     let mut lines: Vec<String> =
         loaded.findings.iter().map(|finding| format!("{}: {finding}", finding.severity)).collect();
     for (kind, count) in &loaded.skipped {
         lines.push(format!("note: {count} of kind {kind} left out"));
     }
+    Ok((loaded.objects, lines))
+}
+
+/// The objects as an index, with what is wrong in them on standard error.
+fn load(args: &Args) -> anyhow::Result<Engine> {
+    let (objects, mut lines) = objects(args)?;
+    let now = Timestamp::now();
+    let mut index = Index::default();
+    index.reset(objects, now);
     lines.extend(index.findings().iter().map(|finding| format!("warning: {finding}")));
     print_findings(&lines).context("cannot write to standard error")?;
-    Ok(Engine::new(index, args.dialect, args.scenario(), now))
+    let scenario = args.scenario(&index)?;
+    Ok(Engine::new(index, args.dialect, scenario, now))
 }
 
 fn print_findings(lines: &[String]) -> io::Result<()> {

@@ -21,8 +21,8 @@ use self::choose::Choice;
 use self::input::Flows;
 use self::row::{Row, SortBy};
 use self::table::{Look, Table};
+use super::fleet::Agents;
 use super::recording::AskArgs;
-use super::report::DEFAULT_AGENT;
 use super::scenario::DefaultDenyArgs;
 use super::terminal::{PrintArgs, columns, print, print_some};
 use crate::finding::words::count;
@@ -148,12 +148,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What is asked for, of what there is.
 fn chosen(args: &Args, choice: &Choice) -> anyhow::Result<Flows> {
-    let addresses = if args.agent.is_empty() {
-        vec![DEFAULT_AGENT.parse().context("the default agent address")?]
-    } else {
-        args.agent.clone()
-    };
-    let mut flows = input::read(args, &addresses, choice.needs_labels() || args.export.is_some())?;
+    let agents = Agents::new(&args.agent, args.ask.fleet(), true)?;
+    let mut flows = input::read(args, &agents, choice.needs_labels() || args.export.is_some())?;
     choice.apply(&mut flows)?;
     Ok(flows)
 }

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
     /// Recorded edges, may be repeated: files of dryfence's own format, also .gz and .zst; - is standard input
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "agent")]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     flows: Vec<PathBuf>,
     /// Take what this agent recorded, may be repeated: unix:/path, /path, 127.0.0.1:9478
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use super::fleet::{Agents, FleetArgs};
 use crate::cluster::Object;
 use crate::cluster::manifests::{self, Loaded};
 use crate::history::file::{self, ReadError, Recording, Source};
 use crate::model::dialect::Dialect;
 use crate::policy::Policy;
-use crate::serve::address::Address;
-use crate::serve::client::Client;
 
 /// How agents are asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,11 +20,18 @@ pub(super) struct AskArgs {
     /// How many seconds an agent may take to answer
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     request_timeout: u64,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 impl AskArgs {
     pub(super) const fn timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout)
+    }
+
+    /// The cluster whose agents are asked, if one is named.
+    pub(super) const fn fleet(&self) -> &FleetArgs {
+        &self.fleet
     }
 }
 
@@ -39,27 +45,31 @@ pub(super) struct Objects {
 /// What was recorded, from files and agents together.
 ///
 /// # Errors
-/// If a file or an agent cannot be read; then nothing of the others is used.
-pub(super) fn read(flows: &[PathBuf], agents: &[Address], timeout: Duration) -> anyhow::Result<Recording> {
-    let mut answers = Vec::new();
-    for address in agents {
-        answers.push((PathBuf::from(format!("agent {address}")), of_agent(address, timeout)?));
-    }
+/// If a file or a named agent cannot be read; then nothing of the others is used. Of a cluster's agents those that
+/// answer are used, and the recording says who did not.
+pub(super) fn read(flows: &[PathBuf], agents: &Agents, timeout: Duration) -> anyhow::Result<Recording> {
+    ensure!(
+        !flows.is_empty() || agents.are_any(),
+        "there is nothing recorded to read: name files with --flows, agents with --agent, or a cluster with --kubeconfig or --context"
+    );
+    let answers = agents.recordings(timeout)?;
     let files = flows.iter().map(|path| Source::open(path));
-    let agents = answers.iter().map(|(name, bytes)| Ok::<_, ReadError>(Source::new(name, &**bytes)));
-    Ok(file::read(files.chain(agents))?)
+    let agents = answers.files.iter().map(|(name, bytes)| Ok::<_, ReadError>(Source::new(name, &**bytes)));
+    let mut recording = file::read(files.chain(agents))?;
+    answers.tell(&mut recording);
+    Ok(recording)
 }
 
-/// What an agent recorded, as the bytes of a file.
-fn of_agent(address: &Address, timeout: Duration) -> anyhow::Result<bytes::Bytes> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime that asks agents cannot be started")?;
-    Ok(runtime.block_on(Client::new(address.clone(), timeout).recording())?)
+/// The cluster as it is, by manifests, or where there are none by the API server that is named. What is wrong in it is
+/// a warning: what depends on it is unknown.
+///
+/// # Errors
+/// If a path does not exist, or the kubeconfig cannot be used.
+pub(super) fn cluster_or(paths: &[PathBuf], ask: &AskArgs, called: &str) -> anyhow::Result<Objects> {
+    if paths.is_empty() && ask.fleet.is_given() { ask.fleet.objects() } else { cluster(paths, called) }
 }
 
-/// The cluster as it is. What is wrong in it is a warning: what depends on it is unknown.
+/// The cluster as manifests describe it. What is wrong in it is a warning: what depends on it is unknown.
 ///
 /// # Errors
 /// If a path does not exist.

@@ -22,6 +22,7 @@ pub use self::excepted::{Excepted, ExceptedBy};
 pub use self::input::InputError;
 pub use self::markdown::render as markdown;
 pub use self::text::{Look, render as text};
+use super::fleet::Agents;
 use super::recording::AskArgs;
 use super::terminal::{PrintArgs, print, width};
 use crate::serve::address::Address;
@@ -84,9 +85,7 @@ enum Output {
 /// If the edges cannot be had, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let input = if args.edges.is_empty() {
-        let default = || DEFAULT_AGENT.parse().context("the default agent address");
-        let addresses = if args.agent.is_empty() { vec![default()?] } else { args.agent.clone() };
-        input::agents(&addresses, args.ask.timeout())?
+        Agents::new(&args.agent, args.ask.fleet(), true)?.edges(args.ask.timeout())?
     } else {
         input::files(&args.edges)?
     };

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::fleet::Agents;
 use super::recording::{self, AskArgs};
 use super::scenario::DirectionArg;
 use super::terminal::{Color, print};
@@ -37,7 +38,7 @@ use crate::suggest::{Dns, Options, Suggestions, is_accepted, suggest};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Recorded edges, may be repeated: files of dryfence's own format, also .gz and .zst; - is standard input
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "agent")]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     flows: Vec<PathBuf>,
     /// Take what this agent recorded, may be repeated: unix:/path, /path, 127.0.0.1:9478
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
@@ -165,18 +166,19 @@ fn rendered(answer: &Answer, output: Output) -> anyhow::Result<String> {
 }
 
 fn answer(args: &Args) -> anyhow::Result<Answer> {
-    let cluster = recording::cluster(&args.manifests, "manifests")?;
-    let recording = recording::read(&args.flows, &args.agent, args.ask.timeout())?;
+    let agents = Agents::besides(&args.flows, &args.agent, args.ask.fleet())?;
+    let cluster = recording::cluster_or(&args.manifests, &args.ask, "manifests")?;
+    let recording = recording::read(&args.flows, &agents, args.ask.timeout())?;
     let options = options(args, &recording)?;
     let in_force = recording::policies(&cluster.objects);
     let mut index = Index::default();
     index.reset(cluster.objects, Timestamp::EPOCH);
-    let pods: Vec<Arc<Pod>> = index.pods().map(Arc::clone).collect();
+    let pods: Vec<Arc<Pod>> = index.pods().collect();
     let suggestions = suggest(&recording.edges, &pods, &options);
     let check = check(&recording, &suggestions, &in_force, &options);
     let mut window = recording.header;
     window.warnings.extend(cluster.warnings);
-    if args.manifests.is_empty() {
+    if args.manifests.is_empty() && !args.ask.fleet().is_given() {
         window.warnings.push(
             "without --manifests, selectors are checked only against the pods that were recorded: they may select \
              others too"

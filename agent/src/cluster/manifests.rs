@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
 use self::decode::Decoder;
 use self::documents::Content;
 use self::finding::Place;
 use super::object::{Broken, Object};
 use crate::model::object::ObjectRef;
-use crate::policy::{Fault, Policy};
+use crate::policy::{Fault, Policy, PolicyKind};
 use crate::segment::{self, SegmentMap};
 
 mod decode;
@@ -70,6 +71,35 @@ pub fn load_all(sources: impl IntoIterator<Item = Source>, default_namespace: Op
     loader.finish()
 }
 
+/// Decodes an object as an API server gives it, by the same rules as files. Items of a list do not say what they
+/// are: `api_version` and `kind` do.
+///
+/// What the server has taken is not warned of: a newer one has fields that we do not know. Of policies and of our
+/// own kinds those are findings, because they may change what the object says.
+pub(in crate::cluster) fn decode_api(
+    api_version: &str,
+    kind: &str,
+    mut value: Value,
+) -> (Option<Object>, Vec<Finding>) {
+    let place = Place { file: Path::new("kubernetes").into(), document: 0, line: 0 };
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), api_version.into());
+        fields.insert("kind".to_owned(), kind.into());
+        // Half of an object's size, and none of it is read.
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    }
+    let mut decoder = Decoder::new(Some("default"), &place);
+    decoder.object(value, None);
+    let Decoder { mut objects, mut findings, .. } = decoder;
+    let object = objects.pop().map(|(object, _)| object);
+    let ours =
+        matches!(object, Some(Object::SegmentMap(_) | Object::EdgeException(_) | Object::Candidate(_)));
+    findings.retain(|finding| ours || finding.severity == Severity::Error);
+    (object, findings)
+}
+
 #[derive(Default)]
 struct Loader<'a> {
     default_namespace: Option<&'a str>,
@@ -105,7 +135,12 @@ impl Loader<'_> {
         let place = Place { file: path.into(), document: 0, line: 0 };
         self.loaded.findings.push(place.error(None, None, format!("cannot be read: {error}")));
         if error.kind() != io::ErrorKind::NotFound {
-            let policy = salvage::unreadable_policy(None, &place, "the file cannot be read");
+            let policy = salvage::unreadable_policy(
+                &PolicyKind::NETWORK_POLICY,
+                None,
+                &place,
+                "the file cannot be read",
+            );
             self.add(Object::Policy(Arc::new(policy)), &place, None);
         }
     }

@@ -1,4 +1,5 @@
-//! Where an agent's API is: a unix socket or a loopback address. It never leaves the machine.
+//! Where an agent's API is: a unix socket or a loopback address, which do not leave the machine; or an address that
+//! does, where TLS and a review of who asks come before any answer.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -72,6 +73,42 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where an agent serves its API.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServeAt {
+    /// To whoever is on this machine, and may open the socket.
+    Local(Address),
+    /// By TLS, to whom the API server says that they may.
+    Reviewed(SocketAddr),
+}
+
+impl FromStr for ServeAt {
+    type Err = AddressError;
+
+    /// Reads what [`Address`] reads, and other addresses with a port.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Local(address)),
+            Err(AddressError::NotLoopback { .. } | AddressError::Https(_)) => {
+                let bare =
+                    text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+                let address = bare.strip_suffix('/').unwrap_or(bare).parse();
+                address.map(Self::Reviewed).ok().ok_or_else(|| AddressError::Form(text.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Display for ServeAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(address) => write!(f, "{address}"),
+            Self::Reviewed(address) => write!(f, "https://{address}"),
+        }
+    }
+}
+
 impl Serialize for Address {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -98,6 +135,22 @@ mod tests {
             assert_eq!(address.to_string(), shown, "{text}");
             assert_eq!(address.to_string().parse(), Ok(address), "{text}");
         }
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_served_by_tls_only() {
+        let local = |text: &str| ServeAt::Local(text.parse().unwrap());
+        let reviewed = |text: &str| ServeAt::Reviewed(text.parse().unwrap());
+        for (text, at) in [
+            ("unix:/run/a.sock", local("/run/a.sock")),
+            ("127.0.0.1:9478", local("127.0.0.1:9478")),
+            ("[::]:9478", reviewed("[::]:9478")),
+            ("192.0.2.7:9478", reviewed("192.0.2.7:9478")),
+            ("https://127.0.0.1:9478", reviewed("127.0.0.1:9478")),
+        ] {
+            assert_eq!(text.parse(), Ok(at), "{text}");
+        }
+        assert_eq!("agent:1".parse::<ServeAt>(), Err(AddressError::Form("agent:1".to_owned())));
     }
 
     #[test]

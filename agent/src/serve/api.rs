@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::filter::{BadQuery, Filter, Format, Query};
 use super::client::RECORDED;
-use super::ready::Gates;
+use super::ready::{Condition, Gates};
 use crate::history::file::Header;
 use crate::model::edge::Edge;
 use crate::model::record::{
@@ -153,7 +153,8 @@ async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> Response {
     }
     match api.edges.status().await {
         Ok(agent) => {
-            let ready = api.gates.all().into_iter().map(|(name, open)| (name.to_owned(), open)).collect();
+            let ready = |condition: Condition| (condition.name, condition.problem.is_none());
+            let ready = api.gates.all().into_iter().map(ready).collect();
             Json(Status { version: env!("CARGO_PKG_VERSION").to_owned(), ready, agent }).into_response()
         }
         Err(unavailable) => unavailable.into_response(),

@@ -16,7 +16,7 @@ use super::api::{ErrorAnswer, Status};
 use crate::model::record::EdgeList;
 
 /// The largest answer that is read. Hundreds of thousands of edges fit; what does not is no agent.
-const LARGEST: usize = 1 << 30;
+pub(super) const LARGEST: usize = 1 << 30;
 
 /// Where an agent serves what it recorded.
 pub const RECORDED: &str = "/api/v1/recorded";

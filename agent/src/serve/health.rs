@@ -38,6 +38,6 @@ async fn ready(State(gates): State<Gates>) -> (StatusCode, String) {
     if closed.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
-    let lines = closed.iter().map(|name| format!("{name} is not ready\n")).collect();
+    let lines = closed.iter().map(|problem| format!("{problem}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines)
 }

@@ -14,7 +14,10 @@ use axum::Router;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use tokio_rustls::TlsAcceptor;
+
 use super::address::Address;
+use super::tls::TlsListener;
 
 /// How long open requests may go on after the signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ pub enum ListenError {
 pub enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
+    Tls(TlsListener),
 }
 
 impl Bound {
@@ -47,6 +51,16 @@ impl Bound {
     pub async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
         let bind = |source| ListenError::Bind { address: address.to_string(), source };
         Ok(Self::Tcp(TcpListener::bind(address).await.map_err(bind)?))
+    }
+
+    /// Binds a TCP address for TLS.
+    ///
+    /// # Errors
+    /// [`ListenError::Bind`] names the address.
+    pub async fn tls(address: SocketAddr, acceptor: TlsAcceptor) -> Result<Self, ListenError> {
+        let bind = |source| ListenError::Bind { address: address.to_string(), source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        Ok(Self::Tls(TlsListener::new(listener, acceptor).map_err(bind)?))
     }
 
     /// Binds the API's address. A unix socket gets mode 0600, replaces one that nobody answers on, and is
@@ -69,6 +83,7 @@ impl Bound {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
+            Self::Tls(listener) => Some(listener.address()),
         }
     }
 
@@ -92,6 +107,7 @@ impl Bound {
                 listener.local_addr().map_or_else(|_| "tcp".to_owned(), |at| at.to_string())
             }
             Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Self::Tls(listener) => format!("https://{}", listener.address()),
         };
         let grace = async move {
             if heard.wait_for(|told| *told).await.is_err() {
@@ -106,6 +122,7 @@ impl Bound {
                 Self::Unix(listener, _file) => {
                     axum::serve(listener, router).with_graceful_shutdown(stop).await
                 }
+                Self::Tls(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
             }
         };
         tokio::select! {

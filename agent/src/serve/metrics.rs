@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 
 use self::capped::{Capped, Example, ExamplePeer, Limits};
 use self::readings::Admitted;
-pub use self::readings::{PolicyState, Readings, Source, WouldDenyEdges};
+pub use self::readings::{PolicyState, Readings, Source, Watch, WouldDenyEdges};
 pub use self::series::OVERFLOW;
 use self::series::{Closed, Failed, Forbidden, Peer, PortLabel, Violation, WouldDeny};
 use crate::model::cause::Cause;

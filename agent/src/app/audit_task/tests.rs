@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::audit::auditor::Settings;
+use crate::capture::{Means, Status};
 use crate::cli::report;
 use crate::cluster::Object;
 use crate::cluster::index::Index;
@@ -76,14 +77,9 @@ fn mk_seen() -> Observation {
 fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_an_exception_by_its_label() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("cluster.yaml"), CLUSTER).unwrap();
-    let News { objects, warnings, policies } = manifests::load(&[folder.path().to_owned()], None).into();
-    assert_eq!(
-        policies,
-        [
-            ("SegmentMap".to_owned(), PolicyState::InForce, 1),
-            ("SegmentMap".to_owned(), PolicyState::Refused, 1)
-        ]
-    );
+    let News::Whole { objects, warnings } = manifests::load(&[folder.path().to_owned()], None).into() else {
+        panic!("files tell the whole")
+    };
     assert!(
         warnings
             .iter()
@@ -101,6 +97,14 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     let mut auditor = Auditor::new(settings, Index::default());
     auditor.interface(IfIndex(10), at(1), vec!["192.0.2.10".parse().unwrap()], at(1));
     auditor.reset(objects, at(2), &mut recorder);
+    let policies = source::policy_counts(auditor.index());
+    assert_eq!(
+        policies,
+        [
+            ("SegmentMap".to_owned(), PolicyState::InForce, 1),
+            ("SegmentMap".to_owned(), PolicyState::Refused, 1)
+        ]
+    );
     auditor.observe(&[mk_seen()], at(10), &mut recorder);
 
     metrics.encode().unwrap();
@@ -134,8 +138,8 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
     let mut ledger = LedgerFigures::default();
     ledger.refresh(&auditor, &auditor.workloads());
-    let told = Told::default();
-    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies.clone(), at(2), true);
+    let told = Status::quiet(Means::Tcx);
+    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies.clone(), at(2), Vec::new());
     assert_eq!(figures.would_deny_edges.len(), 1, "{figures:?}");
     assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
 
@@ -148,7 +152,7 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     auditor.reset(objects, at(20), &mut recorder);
     while auditor.tick(at(20), &mut recorder) {}
     ledger.refresh(&auditor, &auditor.workloads());
-    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies, at(2), true);
+    let figures = readings(&auditor, &ledger, Vec::new(), &told, policies, at(2), Vec::new());
     assert!(figures.would_deny_edges.iter().all(|(series, _)| !series.excepted), "{figures:?}");
 }
 
@@ -176,7 +180,7 @@ items:
 fn who_is_behind_a_nodes_address_is_counted_as_unknown_where_nothing_tells() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("cluster.yaml"), EXPOSED).unwrap();
-    let News { objects, .. } = manifests::load(&[folder.path().to_owned()], None).into();
+    let objects = manifests::load(&[folder.path().to_owned()], None).objects;
     let metrics = Arc::new(Metrics::new(Caps::default(), Readings::default));
     let mut recorder = MetricsRecorder { metrics: Arc::clone(&metrics), known: FxHashSet::default() };
     let settings = Settings {

@@ -7,14 +7,13 @@ use anyhow::ensure;
 
 use super::Args;
 use crate::audit::judges::Judges;
+use crate::cli::fleet::Agents;
 use crate::cli::recording;
-use crate::cli::report;
 use crate::finding::words::moment;
 use crate::history::file::{Header, Recording};
 use crate::model::edge::{Direction, Edge, Protocol};
 use crate::model::record::{EdgeList, EdgeRecord, PartyRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
-use crate::serve::address::Address;
 
 /// Edges with their verdicts, and as they were recorded where that was asked for.
 #[derive(Debug)]
@@ -25,10 +24,10 @@ pub(super) struct Flows {
 }
 
 /// Reads what the arguments name. `whole`: also as it was recorded.
-pub(super) fn read(args: &Args, addresses: &[Address], whole: bool) -> anyhow::Result<Flows> {
+pub(super) fn read(args: &Args, agents: &Agents, whole: bool) -> anyhow::Result<Flows> {
     let timeout = args.ask.timeout();
     if !args.flows.is_empty() {
-        let recording = recording::read(&args.flows, &[], timeout)?;
+        let recording = recording::read(&args.flows, &Agents::Named(Vec::new()), timeout)?;
         return judged(args, recording);
     }
     ensure!(
@@ -36,11 +35,11 @@ pub(super) fn read(args: &Args, addresses: &[Address], whole: bool) -> anyhow::R
         "--manifests judges what --flows names; an agent's edges come with its own verdicts"
     );
     // Asked first: every edge in it is in the recording, unless it is forgotten in between.
-    let list = report::input::agents(addresses, timeout)?.list;
+    let list = agents.edges(timeout)?.list;
     if !whole {
         return Ok(Flows { list, recorded: None });
     }
-    Ok(with_recording(list, recording::read(&[], addresses, timeout)?))
+    Ok(with_recording(list, recording::read(&[], agents, timeout)?))
 }
 
 /// Recorded edges, judged if there is something to judge them by: as an agent would have judged them.
@@ -78,9 +77,9 @@ fn judged(args: &Args, recording: Recording) -> anyhow::Result<Flows> {
         name: scenario.name().to_owned(),
         description: scenario.to_string(),
     };
-    list.scenarios = scenarios.iter().map(record).collect();
     let mut judges = Judges::of_recording(&scenarios, dialect, &cluster.objects, &edges, header.end);
-    list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge, &scenarios)).collect();
+    list.scenarios = judges.scenarios().iter().map(record).collect();
+    list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge)).collect();
     // After the edges: which of them are in two segments is known only now.
     list.segment_maps = judges.segment_maps();
     list.exception_findings = judges.exception_findings();

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 
 use super::{Args, BaseArg};
+use crate::cli::fleet::Agents;
 use crate::cli::recording::{self, Objects};
 use crate::cluster::manifests::{self, Finding, Severity, Source};
 use crate::history::file::Recording;
@@ -117,15 +118,16 @@ fn kustomized(folder: &Path, path: Option<&std::ffi::OsStr>) -> anyhow::Result<S
 /// The cluster as it is. What is wrong in it is a warning: what depends on it is unknown.
 pub(super) fn base(args: &Args) -> anyhow::Result<Objects> {
     ensure!(
-        args.base == BaseArg::Empty || !args.manifests.is_empty(),
-        "--base enforced needs the policies that are in force: name them with --manifests, or say --base empty"
+        args.base == BaseArg::Empty || !args.manifests.is_empty() || args.ask.fleet().is_given(),
+        "--base enforced needs the policies that are in force: name them with --manifests or --kubeconfig, or say --base empty"
     );
-    recording::cluster(&args.manifests, "base")
+    recording::cluster_or(&args.manifests, &args.ask, "base")
 }
 
 /// What was recorded, from files and agents together.
 pub(super) fn recording(args: &Args) -> anyhow::Result<Recording> {
-    recording::read(&args.flows, &args.agent, args.ask.timeout())
+    let agents = Agents::besides(&args.flows, &args.agent, args.ask.fleet())?;
+    recording::read(&args.flows, &agents, args.ask.timeout())
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub enum InputError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Input {
     pub(in crate::cli) list: EdgeList,
-    pub(super) window_known: bool,
+    pub(in crate::cli) window_known: bool,
 }
 
 /// What these files hold, together. `-` is stdin.
@@ -125,7 +125,7 @@ fn without_window(edges: Vec<EdgeRecord>) -> EdgeList {
 }
 
 /// All inputs as one. The window is the one in which every source recorded, as far as there is one.
-fn merge(inputs: Vec<(String, Input)>) -> Result<Input, InputError> {
+pub(in crate::cli) fn merge(inputs: Vec<(String, Input)>) -> Result<Input, InputError> {
     let mut inputs = inputs.into_iter();
     let Some((first, mut all)) = inputs.next() else { return Err(InputError::Empty(PathBuf::new())) };
     for (second, Input { mut list, window_known }) in inputs {

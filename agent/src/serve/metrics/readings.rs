@@ -25,6 +25,10 @@ pub struct Readings {
     pub losses: Vec<LossRecord>,
     /// New edges that were told late. Nothing was lost by that.
     pub late_edges: u64,
+    /// Interfaces that lead to pods, by whether they are watched.
+    pub interfaces: Vec<(&'static str, u64)>,
+    /// What went wrong in capture and was made up for, or lost nothing, by what it was.
+    pub capture_mishaps: Vec<(&'static str, u64)>,
     /// Edges that left the kernel, by reason. They are in the ledger.
     pub edges_left: Vec<(&'static str, u64)>,
     /// Policies by kind and state.
@@ -35,8 +39,22 @@ pub struct Readings {
     pub window_gap: Duration,
     /// Local pods that cannot be observed, by reason.
     pub pods_unobserved: Vec<(&'static str, u64)>,
-    /// By source: whether everything it holds has been read, and is followed.
-    pub watches: Vec<(&'static str, bool)>,
+    /// What is followed of the cluster, by kind.
+    pub watches: Vec<Watch>,
+}
+
+/// How the watch of one kind stands; `manifests` is the kind of what files hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    pub kind: &'static str,
+    /// Whether everything has been read, and is followed.
+    pub synced: bool,
+    /// How long ago the source answered last, where it is one that is asked.
+    pub age: Option<Duration>,
+    pub restarts: u64,
+    pub objects: u64,
+    /// Objects that could not be read as they are.
+    pub unreadable: u64,
 }
 
 /// What became of a policy.
@@ -174,6 +192,22 @@ pub(super) fn encode(
         MetricType::Counter,
     )?;
     late.encode_counter::<NoLabelSet, _, u64>(&readings.late_edges, None)?;
+    let interfaces = readings.interfaces.iter();
+    gauge(
+        encoder,
+        "dryfence_interfaces",
+        "Interfaces that lead to pods: watched now, or the programs cannot be attached",
+        interfaces.map(|(state, count)| (vec![("state", (*state).into())], *count)).collect(),
+    )?;
+    let mut mishaps = encoder.encode_descriptor(
+        "dryfence_capture_mishaps",
+        "What went wrong while watching interfaces and reading counters, by what it was; losses are told apart",
+        None,
+        MetricType::Counter,
+    )?;
+    for (event, count) in &readings.capture_mishaps {
+        mishaps.encode_family(&[("event", *event)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+    }
     let mut left = encoder.encode_descriptor(
         "dryfence_kernel_edges_left",
         "Edges that left the kernel after silence: idle, or never answered while room was short",
@@ -183,13 +217,50 @@ pub(super) fn encode(
     for (reason, edges) in &readings.edges_left {
         left.encode_family(&[("reason", *reason)])?.encode_counter::<NoLabelSet, _, u64>(edges, None)?;
     }
-    let watches = readings.watches.iter();
+    watches(&readings.watches, encoder)
+}
+
+fn watches(watches: &[Watch], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let rows = |value: fn(&Watch) -> u64| {
+        watches.iter().map(|watch| (vec![("kind", watch.kind.into())], value(watch))).collect()
+    };
     gauge(
         encoder,
         "dryfence_watch_synced",
-        "Whether everything that a source holds has been read and is followed",
-        watches.map(|(source, synced)| (vec![("source", (*source).into())], u64::from(*synced))).collect(),
-    )
+        "Whether everything of a kind has been read and is followed",
+        rows(|watch| u64::from(watch.synced)),
+    )?;
+    gauge(
+        encoder,
+        "dryfence_watch_objects",
+        "Objects that there are of a kind",
+        rows(|watch| watch.objects),
+    )?;
+    gauge(
+        encoder,
+        "dryfence_watch_unreadable_objects",
+        "Objects of a kind that could not be read as they are",
+        rows(|watch| watch.unreadable),
+    )?;
+    let age = |watch: &Watch| Some((vec![("kind", watch.kind.into())], watch.age?.as_secs_f64()));
+    gauge(
+        encoder,
+        "dryfence_watch_age_seconds",
+        "How long ago the API server answered last, or told news of a kind",
+        watches.iter().filter_map(age).collect(),
+    )?;
+    let mut restarts = encoder.encode_descriptor(
+        "dryfence_watch_restarts",
+        "How often a watch failed and was begun again",
+        None,
+        MetricType::Counter,
+    )?;
+    for watch in watches {
+        restarts
+            .encode_family(&[("kind", watch.kind)])?
+            .encode_counter::<NoLabelSet, _, u64>(&watch.restarts, None)?;
+    }
+    Ok(())
 }
 
 /// Writes one gauge family, in the order of its labels.

@@ -401,12 +401,21 @@ fn mk_readings() -> Readings {
         edges: vec![("enforced", Verdict::Allow, 14), ("enforced", Verdict::Deny, 4)],
         losses: vec![LossRecord { stage: "parse".into(), reason: "truncated".into(), packets: 2, edges: 0 }],
         late_edges: 1,
+        interfaces: vec![("watched", 12), ("failed", 1)],
+        capture_mishaps: vec![("reattached", 2), ("news-missed", 0)],
         edges_left: vec![("idle", 40), ("unanswered", 2)],
         policies: vec![("NetworkPolicy".into(), PolicyState::InForce, 12)],
         window_start: Some(Timestamp::from_nanos(1_700_000_000_000_000_000)),
         window_gap: Duration::from_millis(1500),
         pods_unobserved: vec![("no-interface", 1)],
-        watches: vec![("manifests", true)],
+        watches: vec![Watch {
+            kind: "Pod",
+            synced: true,
+            age: Some(Duration::from_millis(2500)),
+            restarts: 3,
+            objects: 5000,
+            unreadable: 1,
+        }],
     }
 }
 

@@ -1,0 +1,87 @@
+//! What a source has not read, or does not follow at the moment: there the index says that it does not know.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Index;
+use crate::model::time::Timestamp;
+use crate::model::verdict::UnknownReason;
+use crate::policy::Policy;
+
+/// Kinds whose objects have addresses: while one is not read, an address that nobody claims may be its.
+const ADDRESSED: [&str; 3] = ["Pod", "Node", "Service"];
+
+/// What is not known of the objects as a whole. By default everything is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Kinds of which no list was read.
+    pub missing: BTreeSet<Arc<str>>,
+    /// Those among them that are policies: each may say anything.
+    pub missing_policies: BTreeSet<Arc<str>>,
+    /// A first list of some kind is still to come.
+    pub is_starting: bool,
+    /// Since when news of kinds that have addresses are missed, because a connection broke.
+    pub stale_since: Option<Timestamp>,
+}
+
+impl Gaps {
+    /// Sets since when news are missed of kinds that have addresses; others do not matter to who has an address.
+    pub fn is_addressed(kind: &str) -> bool {
+        ADDRESSED.contains(&kind)
+    }
+}
+
+impl Index {
+    /// What of the objects is not known is now exactly this.
+    pub fn set_gaps(&mut self, gaps: Gaps) {
+        if self.gaps == gaps {
+            return;
+        }
+        if self.gaps.missing_policies != gaps.missing_policies {
+            self.policy_generation += 1;
+        }
+        if self.gaps.missing != gaps.missing {
+            self.topology_generation += 1;
+        }
+        self.gaps = gaps;
+    }
+
+    /// What of the objects is not known.
+    pub const fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    fn is_missing(&self, kind: &str) -> bool {
+        self.gaps.missing.contains(kind)
+    }
+
+    /// Why an address is not known that belongs to the cluster and to no object.
+    pub(super) fn unowned(&self) -> UnknownReason {
+        if self.may_be_unread() { UnknownReason::NotSynced } else { UnknownReason::AddressUnjoined }
+    }
+
+    /// Whether an address that no object claims may be one's that was not read.
+    pub(super) fn may_be_unread(&self) -> bool {
+        ADDRESSED.iter().any(|kind| self.is_missing(kind))
+    }
+
+    /// Whether the labels of namespaces are not known.
+    pub(super) fn lacks_namespaces(&self) -> bool {
+        self.is_missing("Namespace")
+    }
+
+    /// Whether what a Service's address leads to is not known: its backends are in slices.
+    pub(super) fn lacks_backends(&self) -> bool {
+        self.is_missing("EndpointSlice")
+    }
+
+    /// Whether a port of a node may be a Service's that was not read.
+    pub(super) fn lacks_services(&self) -> bool {
+        self.is_missing("Service")
+    }
+
+    /// A policy for each kind that was not read: it may select any pod, and say anything.
+    pub(super) fn unread_policies(&self) -> impl Iterator<Item = Arc<Policy>> {
+        self.gaps.missing_policies.iter().map(|kind| Arc::new(Policy::not_synced(kind)))
+    }
+}
