@@ -385,7 +385,7 @@ impl AuditTask {
             name: scenario.name().to_owned(),
             description: scenario.to_string(),
         };
-        self.auditor.settings().scenarios.iter().map(record).collect()
+        self.auditor.scenarios().iter().map(record).collect()
     }
 
     fn edge_list(&mut self, query: &Query) -> EdgeList {

@@ -279,9 +279,8 @@ impl Auditor {
     /// A reading is whole: attempts that nobody answered in it are counted as such.
     pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.translations.end_reading(now);
-        let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios, answers });
+            recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
         });
     }
 
@@ -326,7 +325,7 @@ impl Auditor {
             lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, answers });
+        recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
@@ -367,9 +366,13 @@ impl Auditor {
         wanted: impl Fn(&EdgeRecord) -> bool,
     ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
-        let scenarios = &self.settings.scenarios;
-        let record = |entry: &Entry| entry.answers.record(&entry.edge, scenarios);
+        let record = |entry: &Entry| entry.answers.record(&entry.edge);
         self.ledger.entries().map(record).filter(wanted)
+    }
+
+    /// What is judged by now: the scenarios of the settings, and the change sets that there are.
+    pub fn scenarios(&self) -> &[Scenario] {
+        self.judges.scenarios()
     }
 
     /// Every segment map, in force or not, and what is wrong with it.
