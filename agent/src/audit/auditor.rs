@@ -19,7 +19,7 @@ use crate::cluster::Object;
 use crate::cluster::folding::{Keyed, foldings};
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
+use crate::model::edge::{Counters, Direction, Edge, IcmpErrors, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
@@ -48,6 +48,8 @@ pub struct Judged<'a> {
     pub edge: &'a Edge,
     /// What became of connections in the interval; `edge.counters` has the sums.
     pub outcome: Outcome,
+    /// ICMP errors that quoted it in the interval.
+    pub icmp_errors: IcmpErrors,
     pub scenarios: &'a [Scenario],
     /// What the scenarios and the segment maps say of it.
     pub answers: &'a Answers,
@@ -246,7 +248,8 @@ impl Auditor {
         self.translations.end_reading(now);
         let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios, answers });
+            let icmp_errors = IcmpErrors::default();
+            recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
         });
     }
 
@@ -291,7 +294,8 @@ impl Auditor {
             lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, answers });
+        let (icmp_errors, scenarios) = (delta.icmp_errors, &self.settings.scenarios[..]);
+        recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
