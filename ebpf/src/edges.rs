@@ -1,8 +1,9 @@
 //! What happens to an edge. Counters only grow, by atomic adds: several CPUs meet on one edge.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
+use dryfence_common::address::is_mapped;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, attempt};
+use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, Quoting, attempt};
 use dryfence_common::packet::{Packet, SCTP, Step, TCP, UDP};
 
 use crate::bounds::{Room, count_over};
@@ -188,12 +189,13 @@ pub(crate) fn reply(ends: &mut Ends, arrival: &Arrival) -> bool {
 /// quotes. Of TCP it must be the SYN itself: a route may also vanish under an open connection.
 #[inline(always)]
 pub(crate) fn error(ends: &mut Ends) -> bool {
-    let Packet { source_port, number, protocol, step, error, .. } = *ends.packet();
+    let Packet { source, source_port, number, protocol, step, error, .. } = *ends.packet();
     let quoted = attempt(source_port, number);
+    let says = Quoting::of(error, is_mapped(&source));
     ends.fold();
     for _ in 0..2 {
         if let Some(edge) = Edge::find(ends.edge(false)) {
-            edge.error(error);
+            edge.error(says);
             return true;
         }
         if !ends.unfold() {
@@ -201,7 +203,7 @@ pub(crate) fn error(ends: &mut Ends) -> bool {
         }
     }
     let Some(edge) = find(ends, true) else { return false };
-    edge.error(error);
+    edge.error(says);
     let opened = edge.opened();
     if step == Step::Unreachable && (opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP))
     {
@@ -443,11 +445,16 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn error(self, error: u16) {
+    fn error(self, says: Quoting) {
         // SAFETY: as in `opened`.
         unsafe {
-            add(&raw mut (*self.0).errors, 1);
-            (&raw mut (*self.0).last_error).write_volatile(error);
+            let errors = &raw mut (*self.0).errors;
+            // Each by a number that is fixed: the verifier knows where it adds.
+            match says {
+                Quoting::TooBig => add(&raw mut (*errors)[0], 1),
+                Quoting::TimeExceeded => add(&raw mut (*errors)[1], 1),
+                Quoting::Other => add(&raw mut (*errors)[2], 1),
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::attempt;
-use dryfence_common::packet::{self, Fragment, Link, Packet, Step, TCP, is_plain_data};
+use dryfence_common::packet::{self, Fragment, Link, Packet, Plain, Step, TCP, Then, is_plain_data};
 
 use crate::edges::{self, Arrival, By};
 use crate::ends::Ends;
@@ -44,11 +44,9 @@ pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Li
     }
     // SAFETY: the context is valid while the program runs.
     let skb = unsafe { &*ctx.skb.skb };
-    if let Some(packet) = packet::plain(&bytes, link) {
-        let short = plain::count(skb, &packet, side, stands_for);
-        if short == Short::Counted
-            || Ends::set_down(skb, packet.packet(), side, short == Short::Missed).is_none()
-        {
+    let short = packet::plain_then(&bytes, link, &Account { skb, side, stands_for });
+    if let Some(is_done) = short {
+        if is_done {
             return;
         }
     } else {
@@ -65,6 +63,25 @@ pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Li
 
 /// What [`read`] answers of an ICMP error: [`read_quote`] goes on.
 const IS_QUOTE: u32 = u32::MAX;
+
+/// Counts a packet the short way, or sets its ends down.
+struct Account<'a> {
+    skb: &'a __sk_buff,
+    side: Side,
+    stands_for: u32,
+}
+
+impl Then for Account<'_> {
+    /// Whether nothing is left to do.
+    type Made = bool;
+
+    #[inline(always)]
+    fn then(&self, packet: Plain) -> bool {
+        let short = plain::count(self.skb, &packet, self.side, self.stands_for);
+        short == Short::Counted
+            || Ends::set_down(self.skb, packet.packet(), self.side, short == Short::Missed).is_none()
+    }
+}
 
 /// Reads a packet in all its forms and sets its ends down. How many packets it stands for; 0: it is done with.
 ///

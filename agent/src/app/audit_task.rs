@@ -459,7 +459,7 @@ impl MetricsRecorder {
 
 impl Recorder for MetricsRecorder {
     fn judged(&mut self, judged: Judged<'_>) {
-        let Judged { edge, outcome, scenarios, answers } = judged;
+        let Judged { edge, outcome, icmp_errors, scenarios, answers } = judged;
         let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
             .iter()
             .zip(&answers.judgements)
@@ -487,6 +487,7 @@ impl Recorder for MetricsRecorder {
             protocol: edge.protocol,
             cause: edge.cause,
             outcome,
+            icmp_errors,
             at: edge.last_seen,
             verdicts: &verdicts,
             violations: &violations,

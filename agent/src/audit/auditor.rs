@@ -19,7 +19,7 @@ use crate::cluster::folding::foldings;
 use crate::cluster::index::{Gaps, Index};
 use crate::cluster::kubernetes::Change;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
+use crate::model::edge::{Counters, Direction, Edge, IcmpErrors, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
 use crate::model::folding::Foldings;
 use crate::model::object::WorkloadRef;
@@ -49,6 +49,8 @@ pub struct Judged<'a> {
     pub edge: &'a Edge,
     /// What became of connections in the interval; `edge.counters` has the sums.
     pub outcome: Outcome,
+    /// ICMP errors that quoted it in the interval.
+    pub icmp_errors: IcmpErrors,
     pub scenarios: &'a [Scenario],
     /// What the scenarios and the segment maps say of it.
     pub answers: &'a Answers,
@@ -280,7 +282,9 @@ impl Auditor {
     pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.translations.end_reading(now);
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
+            let scenarios = &answers.scenarios;
+            let icmp_errors = IcmpErrors::default();
+            recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
         });
     }
 
@@ -325,7 +329,8 @@ impl Auditor {
             lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &answers.scenarios, answers });
+        let (icmp_errors, scenarios) = (delta.icmp_errors, &answers.scenarios);
+        recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
