@@ -35,6 +35,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use self::known::Asking;
 pub use findings::Finding;
 pub use known::Gaps;
 pub(crate) use pods::is_controllers_label;
@@ -68,6 +69,8 @@ pub struct Index {
     host: BTreeSet<IpAddr>,
     /// What the source has not read.
     gaps: Gaps,
+    /// Pods that are asked for one by one.
+    asking: Asking,
     policy_generation: u64,
     topology_generation: u64,
 }
@@ -200,6 +203,7 @@ impl Index {
     /// Forgets who had which address before `time`, and identities that are no longer in use.
     pub fn forget_before(&mut self, time: Timestamp) {
         self.addresses.forget_before(time);
+        self.forget_nobody(time);
         self.identities.forget_unused();
         self.strings.forget_unused();
     }
@@ -374,6 +378,7 @@ impl Index {
             None if host::is_node_local(address) => self.host_party(address),
             None if self.is_inside(address) => unknown(self.unowned()),
             None if self.may_be_unread() => unknown(UnknownReason::NotSynced),
+            None if self.is_to_be_asked(address, at) => unknown(UnknownReason::NotSynced),
             None => Party::external(address),
         }
     }
