@@ -1,5 +1,6 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ pub(super) struct AuditTask {
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) figures: LedgerFigures,
     pub(super) watches: Option<Watches>,
+    /// Takes addresses to ask for, where only one node's pods are watched.
+    pub(super) peers: Option<mpsc::Sender<Vec<IpAddr>>>,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -326,6 +329,10 @@ impl AuditTask {
         let now = Timestamp::now();
         while self.auditor.tick(now, &mut self.recorder) {
             tokio::task::yield_now().await;
+        }
+        if let Some(peers) = &self.peers {
+            // Where the queue is full, the next tick asks again.
+            peers.try_send(self.auditor.awaited(now)).ok();
         }
         let forgotten = self.auditor.forget_before(now.minus(self.keep));
         if forgotten > 0 {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::binding::Bindings;
 use super::cause::classify;
-use super::join::{Ends, Joined, join};
+use super::join::{Ends, Joined, join, unjoined_addresses};
 use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
 use super::orient::{self, Unsettled};
@@ -134,6 +134,7 @@ impl Auditor {
                 Change::Reset { kind, objects, .. } => self.index.reset_kind(kind, objects, now),
                 Change::Apply { object, .. } => self.index.apply(object, now),
                 Change::Delete(reference) => self.index.delete(&reference, now),
+                Change::Nobody { address, until } => self.index.nobody_has(address, until),
             }
             self.forget_gone(&before);
         }
@@ -419,6 +420,15 @@ impl Auditor {
     /// What the cluster is known to hold.
     pub const fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The addresses that edges wait for: those of their other ends, and of the backends behind a Service.
+    pub fn awaited(&self, now: Timestamp) -> Vec<IpAddr> {
+        let mut awaited: BTreeSet<IpAddr> = BTreeSet::new();
+        for key in self.waiting.keys() {
+            awaited.extend(unjoined_addresses(&self.index, key, now));
+        }
+        awaited.into_iter().collect()
     }
 
     /// How many edges wait for an end to become known.

@@ -40,6 +40,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use self::known::Asking;
 pub use findings::Finding;
 pub use known::Gaps;
 pub(crate) use pods::is_controllers_label;
@@ -74,6 +75,8 @@ pub struct Index {
     host: BTreeSet<IpAddr>,
     /// What the source has not read.
     gaps: Gaps,
+    /// Pods that are asked for one by one.
+    asking: Asking,
     policy_generation: u64,
     topology_generation: u64,
 }
@@ -210,6 +213,7 @@ impl Index {
     pub fn forget_before(&mut self, time: Timestamp) {
         self.addresses.forget_before(time);
         self.lineages.forget_unused();
+        self.forget_nobody(time);
         self.identities.forget_unused();
         intern::forget_unused();
     }
@@ -380,6 +384,7 @@ impl Index {
             None if host::is_node_local(address) => self.host_party(address),
             None if self.is_inside(address) => unknown(self.unowned()),
             None if self.may_be_unread() => unknown(UnknownReason::NotSynced),
+            None if self.is_to_be_asked(address, at) => unknown(UnknownReason::NotSynced),
             None => Party::external(address),
         }
     }

@@ -1,9 +1,14 @@
 //! What a source has not read, or does not follow at the moment: there the index says that it does not know.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+
 use super::Index;
+use crate::model::endpoint::PRIVATE;
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
 use crate::policy::Policy;
@@ -22,6 +27,14 @@ pub struct Gaps {
     pub is_starting: bool,
     /// Since when news of kinds that have addresses are missed, because a connection broke.
     pub stale_since: Option<Timestamp>,
+}
+
+/// Pods that are asked for one by one, by their addresses. By default none is.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    is_on: bool,
+    /// Addresses that nobody has, and until when that holds.
+    nobody: FxHashMap<IpAddr, Timestamp>,
 }
 
 impl Gaps {
@@ -49,6 +62,34 @@ impl Index {
     /// What of the objects is not known.
     pub const fn gaps(&self) -> &Gaps {
         &self.gaps
+    }
+
+    /// From now on, only some pods are known, and others are asked for when they are met: a private address that
+    /// nobody has is unknown until then.
+    pub fn ask_for_peers(&mut self) {
+        self.asking.is_on = true;
+    }
+
+    /// Whether pods are asked for when they are met.
+    pub const fn asks_for_peers(&self) -> bool {
+        self.asking.is_on
+    }
+
+    /// Nobody has the address, until that time.
+    pub fn nobody_has(&mut self, address: IpAddr, until: Timestamp) {
+        self.asking.nobody.insert(address, until);
+    }
+
+    /// Forgets what nobody had before `time`.
+    pub(super) fn forget_nobody(&mut self, time: Timestamp) {
+        self.asking.nobody.retain(|_, until| *until >= time);
+    }
+
+    /// Whether an address may be a pod's that was not asked for yet.
+    pub(super) fn is_to_be_asked(&self, address: IpAddr, at: Timestamp) -> bool {
+        self.asking.is_on
+            && is_private(address)
+            && self.asking.nobody.get(&address).is_none_or(|until| *until < at)
     }
 
     fn is_missing(&self, kind: &str) -> bool {
@@ -84,4 +125,9 @@ impl Index {
     pub(super) fn unread_policies(&self) -> impl Iterator<Item = Arc<Policy>> {
         self.gaps.missing_policies.iter().map(|kind| Arc::new(Policy::not_synced(kind)))
     }
+}
+
+/// Whether an address is of a range that no outsider has: pods nearly always live there.
+fn is_private(address: IpAddr) -> bool {
+    PRIVATE.iter().filter_map(|net| net.parse().ok()).any(|net: IpNet| net.contains(&address))
 }

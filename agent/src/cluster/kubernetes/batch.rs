@@ -1,8 +1,11 @@
 //! What the watches tell, gathered for a moment: the index takes it in one go, after the counters were read once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -12,6 +15,7 @@ use crate::cluster::Object;
 use crate::cluster::index::Gaps;
 use crate::cluster::manifests::{Finding, Severity};
 use crate::model::object::ObjectRef;
+use crate::model::time::Timestamp;
 
 /// For how long news are gathered. A reading of the counters comes before each batch, which costs a few
 /// milliseconds in a busy kernel; an edge to an address that is not known yet waits much longer.
@@ -34,6 +38,11 @@ pub enum Change {
         findings: Vec<Finding>,
     },
     Delete(ObjectRef),
+    /// No pod has the address: until that time it is taken to be outside.
+    Nobody {
+        address: IpAddr,
+        until: Timestamp,
+    },
 }
 
 impl Change {
@@ -60,6 +69,10 @@ pub(super) struct Gatherer {
     pub(super) owners: Owners,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) findings: Findings,
+    /// The node whose pods are watched, where it is only one's.
+    pub(super) only: Option<Arc<str>>,
+    /// The pods of other nodes that were asked for: a new list of the watch does not have them.
+    pub(super) peers: FxHashMap<ObjectRef, Object>,
 }
 
 impl Gatherer {
@@ -82,11 +95,40 @@ impl Gatherer {
             for change in &mut changes {
                 self.findings.take(change);
             }
+            self.keep_peers(&mut changes);
             let changes = self.owners.resolve(changes);
             let problems = self.watches.readings().iter().filter_map(WatchReading::problem).collect();
             let batch = Batch { changes, gaps, warnings: self.findings.told(problems) };
             if self.batches.send(batch).await.is_err() {
                 return;
+            }
+        }
+    }
+}
+
+impl Gatherer {
+    fn keep_peers(&mut self, changes: &mut [Change]) {
+        let Some(only) = &self.only else { return };
+        for change in changes {
+            match change {
+                Change::Apply { object, .. } => {
+                    if let Object::Pod(pod) = &*object {
+                        if pod.node.as_ref() == Some(only) {
+                            self.peers.remove(&object.reference());
+                        } else {
+                            self.peers.insert(object.reference(), object.clone());
+                        }
+                    }
+                }
+                Change::Reset { kind: "Pod", objects, .. } => {
+                    let listed: FxHashSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+                    self.peers.retain(|reference, _| !listed.contains(reference));
+                    objects.extend(self.peers.values().cloned());
+                }
+                Change::Delete(reference) => {
+                    self.peers.remove(reference);
+                }
+                Change::Reset { .. } | Change::Nobody { .. } => {}
             }
         }
     }
@@ -132,6 +174,7 @@ impl Findings {
             Change::Delete(reference) => {
                 self.by_object.remove(reference);
             }
+            Change::Nobody { .. } => {}
         }
     }
 
