@@ -9,7 +9,7 @@ use crate::model::scenario::{ChangeSet, Scenario};
 use crate::policy::{Candidate, Policy, edited};
 
 /// So many change sets are judged by, the first by name: each takes as much time and memory as the policies in force.
-pub const MOST_CHANGE_SETS: usize = 8;
+pub(super) const MOST_CHANGE_SETS: usize = 8;
 
 /// The change sets with a candidate in force.
 #[derive(Debug, Default)]
