@@ -51,7 +51,7 @@ type Named = (Arc<str>, Arc<str>);
 /// Everything the cluster holds, by name and by address.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: FxHashMap<Arc<str>, NamespaceState>,
+    namespaces: FxHashMap<Arc<str>, Box<NamespaceState>>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
     /// The pods of each node.
     by_node: FxHashMap<Arc<str>, Records>,
