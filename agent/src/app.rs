@@ -1,6 +1,7 @@
 //! The only wiring: starts each part of the agent, one named readiness gate each, and stops them in order.
 
 mod audit_task;
+mod memory;
 mod nat;
 mod readings;
 mod source;
@@ -84,6 +85,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         notes,
         exact_external: args.source.exact_external,
         foldings: Foldings::default(),
+        folded: None,
         warnings: Vec::new(),
         policies: Vec::new(),
         made_of: Default::default(),

@@ -10,5 +10,6 @@ pub mod join;
 pub mod judges;
 pub mod ledger;
 mod orient;
+mod shared;
 pub mod translations;
 pub mod waiting;

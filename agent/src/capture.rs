@@ -15,6 +15,7 @@ mod follow;
 pub mod host;
 mod interfaces;
 mod kernel;
+mod list;
 mod lock;
 mod losses;
 mod netlink;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod agent;
 pub mod explain;
@@ -16,6 +16,7 @@ pub mod report;
 pub mod scenario;
 #[cfg(test)]
 mod served;
+pub mod settings;
 pub mod status;
 pub mod suggest;
 mod terminal;
@@ -33,7 +34,7 @@ enum Command {
     Agent(Box<agent::AgentArgs>),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     /// Who opened connections to whom, and what policies say of it
     Flows(Box<flows::Args>),
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
@@ -47,6 +48,27 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads this process's command line, environment and settings file.
+    ///
+    /// # Errors
+    /// The exit code, after everything that is wrong was said on standard error (help: on standard output).
+    pub fn read() -> Result<Self, ExitCode> {
+        let clap = |error: clap::Error| {
+            // Where nobody listens, the exit code is all that can be said.
+            error.print().ok();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        };
+        let matches = settings::read(Self::command(), std::env::args_os().collect());
+        let matches = matches.map_err(|failed| match failed {
+            settings::Failed::Clap(error) => clap(*error),
+            settings::Failed::Problems(_) => {
+                write!(std::io::stderr(), "{failed}").ok();
+                ExitCode::from(2)
+            }
+        })?;
+        Self::from_arg_matches(&matches).map_err(clap)
+    }
+
     /// Runs the command. An error that stops it goes to standard error, and gives exit code 2.
     pub fn run(self) -> ExitCode {
         let done = match self.command {

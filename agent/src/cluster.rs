@@ -9,5 +9,6 @@ pub mod kubernetes;
 pub mod manifests;
 pub mod object;
 pub(crate) mod roles;
+pub mod trim;
 
 pub use object::{Object, ObjectError};

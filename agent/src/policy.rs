@@ -5,17 +5,25 @@
 //! three-valued throughout: a field that could not be read may say anything, and the verdict is `Unknown`
 //! exactly where that could change it.
 
+mod admin;
 mod cache;
 mod compile;
+#[allow(dead_code, reason = "part of the form that only families to come use")]
+mod condition;
 mod default_deny;
 mod evaluate;
 mod explain;
+#[allow(dead_code, reason = "part of the form that only families to come use")]
 mod fault;
+#[allow(dead_code, reason = "part of the form that only families to come use")]
+mod given;
 mod judge;
+mod kinds;
 mod matching;
 mod nearest;
 mod network_policy;
 mod prefix;
+#[allow(dead_code, reason = "part of the form that only families to come use")]
 mod spec;
 mod tier;
 mod tri;
@@ -23,7 +31,8 @@ mod tri;
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;
-pub use spec::Policy;
+pub use kinds::PolicyKind;
+pub use spec::{Force, Policy};
 
 #[cfg(test)]
 mod tests;

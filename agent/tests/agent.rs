@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+#[expect(dead_code, reason = "shared with the test of Prometheus; each uses its part")]
 #[path = "agent/daemon.rs"]
 mod daemon;
 #[expect(dead_code, reason = "shared with the tests of attachments; each uses its part")]

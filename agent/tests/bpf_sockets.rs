@@ -95,6 +95,41 @@ fn what_the_programs_do_not_find_the_sockets_of_the_pods_processes_tell() {
     });
 }
 
+/// Leaves this thread, and those that it starts from now on, with what watching takes: as nobody, `CAP_NET_ADMIN`,
+/// `CAP_PERFMON` and `CAP_BPF`.
+fn give_up_all_but_watching() {
+    /// `_LINUX_CAPABILITY_VERSION_3`, for the calling thread.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    const NOBODY: libc::c_long = 65_534;
+    let kept: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+    let (low, high) = (kept as u32, (kept >> 32) as u32);
+    // Effective, permitted, inheritable; twice.
+    let sets = [low, low, 0, high, high, 0];
+    // SAFETY: plain system calls on live data. By number, since the library's calls change all threads.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY), 0);
+        assert_eq!(libc::syscall(libc::SYS_capset, HEADER.as_ptr(), sets.as_ptr()), 0);
+    }
+}
+
+#[test]
+fn reading_sockets_takes_no_more_privilege_than_watching() {
+    in_own_namespace(|host| async move {
+        let pod = Pod::new(&host, 10).await;
+        let _resident = Resident::of(&pod).await;
+        let mut open = open_at_device(&pod, SocketAddr::new(pod.v4, 50051), "vpeer10").await;
+        let mut watch = Watch::start_with(reading_sockets()).await;
+        give_up_all_but_watching();
+        assert!(std::fs::read_link("/proc/1/ns/net").is_err(), "that takes CAP_SYS_PTRACE");
+        open.exchange();
+        watch.until(|seen| seen.edges.len() == 1).await;
+        let (counters, by) = watch.edge(Direction::Ingress, pod.index, 50051, Protocol::Tcp);
+        assert_eq!((counters.attempts, by), (1, OrientedBy::Listener));
+        assert_eq!((watch.capture.status().unread_sockets, watch.capture.losses()), (0, vec![]));
+    });
+}
+
 #[test]
 fn a_pod_of_which_no_process_is_visible_is_counted_and_its_connections_are_told_as_they_are() {
     in_own_namespace(|host| async move {

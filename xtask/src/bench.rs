@@ -26,10 +26,12 @@ pub struct Bench {
 enum What {
     /// What a packet costs in the TC programs, against an empty program in the same run; needs root
     Capture,
-    /// What following the node's NAT costs, with 100,000 entries and as many new connections; needs root
+    /// What following the node's NAT costs for each new connection; needs root
     Conntrack,
     /// `dryfence explain --queries`: queries a second and memory over a generated folder
     Explain(Explain),
+    /// What the index of a large cluster costs: bytes a pod, time an event; 150,000 pods, some minutes
+    Index,
     /// What compiling policies and following pods costs, and how that grows with the cluster
     Judge,
     /// What the agent costs a node: CPU, memory, and what traffic loses to being watched; needs root
@@ -53,6 +55,7 @@ impl Bench {
         match &self.what {
             What::Capture => bench("capture"),
             What::Conntrack => bench("conntrack"),
+            What::Index => bench("index"),
             What::Judge => bench("judge"),
             What::Explain(explain) => explain.run(),
             What::Node => node::run(),

@@ -14,6 +14,12 @@ pub struct Build {
     /// Optimised, as it is deployed
     #[arg(long)]
     release: bool,
+    /// Linked statically, for this machine's processor: runs on any Linux, and in an image that holds nothing else
+    #[arg(long = "static")]
+    is_static: bool,
+    /// Also put the binary into this folder
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 impl Build {
@@ -22,8 +28,14 @@ impl Build {
     /// # Errors
     /// Where a tool cannot be installed or the build fails.
     pub fn run(&self) -> Result<()> {
-        let binary = agent(self.release)?;
+        let binary = if self.is_static { static_agent(self.release)? } else { agent(self.release)? };
         say!("built {}", binary.display());
+        if let Some(folder) = &self.output {
+            let target = folder.join("dryfence");
+            std::fs::create_dir_all(folder)
+                .and_then(|()| std::fs::copy(&binary, &target))
+                .with_context(|| format!("{} cannot be written", target.display()))?;
+        }
         Ok(())
     }
 }
@@ -35,6 +47,16 @@ impl Build {
 pub fn agent(release: bool) -> Result<PathBuf> {
     tools::ensure_for_build()?;
     let mut arguments = vec!["--package", "dryfence", "--bin", "dryfence"];
+    arguments.extend(release.then_some("--release"));
+    executable("dryfence", &arguments)
+}
+
+/// Builds the agent with musl in place of the system's C library. Needs `musl-gcc` for what is written in C.
+fn static_agent(release: bool) -> Result<PathBuf> {
+    tools::ensure_for_build()?;
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    tools::ensure_target(&target)?;
+    let mut arguments = vec!["--package", "dryfence", "--bin", "dryfence", "--target", &target];
     arguments.extend(release.then_some("--release"));
     executable("dryfence", &arguments)
 }

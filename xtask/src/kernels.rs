@@ -5,7 +5,7 @@
 //! the project's tool folder. A guest boots from an initramfs with the tests that this machine built, runs them and
 //! powers itself off. Nothing of it needs root here.
 
-mod debian;
+pub mod debian;
 mod guest;
 mod image;
 mod report;

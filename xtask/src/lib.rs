@@ -7,8 +7,10 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod fuzz;
+pub mod helm;
 pub mod kernels;
 pub mod lint;
+pub mod manifests;
 pub mod test;
 pub mod tools;
 

@@ -10,6 +10,7 @@ use xtask::demo;
 use xtask::fuzz::Fuzz;
 use xtask::kernels::Kernels;
 use xtask::lint::Lint;
+use xtask::manifests::Manifests;
 use xtask::test::Test;
 
 /// The project's own commands
@@ -33,6 +34,7 @@ enum Command {
     Fuzz(Fuzz),
     Kernels(Kernels),
     Lint(Lint),
+    Manifests(Manifests),
     /// What runs inside each of the demo's pods
     #[command(hide = true)]
     DemoPod(demo::pod::Arguments),
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz(fuzz) => fuzz.run().map(|()| ExitCode::SUCCESS),
         Command::Kernels(kernels) => kernels.run().map(|()| ExitCode::SUCCESS),
         Command::Lint(lint) => lint.run().map(|()| ExitCode::SUCCESS),
+        Command::Manifests(manifests) => manifests.run().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPod(arguments) => demo::pod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::DemoEnter(arguments) => demo::enter::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -49,6 +49,13 @@ pub fn ensure_for_build() -> Result<()> {
     ensure_crate("bpf-linker", BPF_LINKER, "links the eBPF programs")
 }
 
+/// Installs the standard library for another target, for the compiler that the project pins.
+pub fn ensure_target(target: &str) -> Result<()> {
+    let mut add = Command::new("rustup");
+    add.current_dir(root()).args(["target", "add", target]);
+    run(&mut add, &format!("installing the standard library for {target} failed"))
+}
+
 /// Installs what linting needs.
 pub fn ensure_for_lint() -> Result<()> {
     ensure_nightly(&["rust-src", "clippy"])?;

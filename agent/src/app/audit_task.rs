@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
+use super::memory;
 use super::nat::{self, Nat};
 use super::source::{self, News};
 use crate::audit::auditor::{Auditor, Judged, Recorder};
 use crate::audit::judges::Crossed;
 use crate::capture::host::Addresses;
-use crate::capture::{Capture, Event, Status};
+use crate::capture::{Capture, Event};
 use crate::cluster::kubernetes::{Batch, Watches};
 use crate::history::file::Header;
 use crate::model::edge::Observation;
@@ -27,18 +28,18 @@ use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::Unoriented;
-use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
+use crate::serve::api::{AgentStatus, Edges, PolicyCount, Query, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
-use super::readings::{LedgerFigures, Told, readings};
+use super::readings::{LedgerFigures, readings};
 
 /// How often what waits is tried again, figures are published, and old edges are forgotten.
 const TICK: Duration = Duration::from_secs(1);
 
 /// What other parts may ask.
 pub(super) enum Question {
-    Edges(oneshot::Sender<Arc<EdgeList>>),
+    Edges(Box<Query>, oneshot::Sender<Arc<EdgeList>>),
     Recorded(oneshot::Sender<Recorded>),
     Status(oneshot::Sender<AgentStatus>),
 }
@@ -55,8 +56,9 @@ impl Asker {
 }
 
 impl Edges for Asker {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
-        Box::pin(self.ask(Question::Edges))
+    fn edges(&self, query: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+        let query = Box::new(query.clone());
+        Box::pin(self.ask(|answer| Question::Edges(query, answer)))
     }
 
     fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
@@ -98,6 +100,8 @@ pub(super) struct AuditTask {
     pub(super) exact_external: bool,
     /// What capture was told last.
     pub(super) foldings: Foldings,
+    /// What that rested on; `None` before the first time.
+    pub(super) folded: Option<(u64, u64)>,
     pub(super) warnings: Vec<String>,
     pub(super) policies: Vec<(String, PolicyState, u64)>,
     /// What of the index figures were made of last.
@@ -164,9 +168,11 @@ impl AuditTask {
 
     /// Tells capture which addresses to count together, if that changed.
     async fn fold(&mut self, seen: &mut mpsc::Receiver<Event>) {
-        if self.exact_external {
+        let generation = Some(self.auditor.foldings_generation());
+        if self.exact_external || self.folded == generation {
             return;
         }
+        self.folded = generation;
         let foldings = self.auditor.foldings();
         if foldings == self.foldings {
             return;
@@ -238,9 +244,10 @@ impl AuditTask {
         self.warnings.extend(self.notes.iter().cloned());
         self.rejudge().await;
         if is_whole && !self.cluster_gate.is_open() {
+            memory::give_back();
             self.cluster_gate.open();
             info!(
-                pods = self.auditor.index().pods().count(),
+                pods = self.auditor.index().pod_count(),
                 policies = self.auditor.index().policies().len(),
                 warnings = self.warnings.len(),
                 "the cluster's objects are read"
@@ -335,13 +342,12 @@ impl AuditTask {
     }
 
     fn publish(&mut self) {
-        self.figures.refresh(&self.auditor);
+        self.figures.refresh(&self.auditor, &self.recorder.known);
         let (losses, policies) = (self.losses(), self.policies.clone());
-        let Status { late, left, evicted, gap, .. } = self.capture.status();
-        let told = Told { late, left, evicted, gap };
+        let capture = self.capture.status();
         let watches = source::readings(self.watches.as_ref(), self.cluster_gate.is_open());
         let since = self.since;
-        let readings = readings(&self.auditor, &self.figures, losses, &told, policies, since, watches);
+        let readings = readings(&self.auditor, &self.figures, losses, &capture, policies, since, watches);
         self.published.store(Arc::new(readings));
     }
 
@@ -354,7 +360,7 @@ impl AuditTask {
     fn answer(&mut self, question: Question) {
         // A client that went away meanwhile needs no answer.
         match question {
-            Question::Edges(answer) => drop(answer.send(Arc::new(self.edge_list()))),
+            Question::Edges(query, answer) => drop(answer.send(Arc::new(self.edge_list(&query)))),
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
@@ -389,7 +395,8 @@ impl AuditTask {
         self.auditor.settings().scenarios.iter().map(record).collect()
     }
 
-    fn edge_list(&mut self) -> EdgeList {
+    fn edge_list(&mut self, query: &Query) -> EdgeList {
+        let most = query.limit.unwrap_or(usize::MAX);
         EdgeList {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
@@ -397,7 +404,7 @@ impl AuditTask {
             warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
-            edges: self.auditor.records(),
+            edges: self.auditor.records_where(|edge| query.filter.matches(edge)).take(most).collect(),
         }
     }
 

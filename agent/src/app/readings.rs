@@ -1,25 +1,15 @@
 //! Figures that are read at a scrape, computed from the auditor once a tick.
 
-use std::time::Duration;
-
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::audit::auditor::Auditor;
+use crate::capture::Status;
+use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
 use crate::model::record::LossRecord;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
 use crate::serve::metrics::{PolicyState, Readings, Watch, WouldDenyEdges};
-
-/// What capture counts that is no loss.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Told {
-    pub(super) late: u64,
-    pub(super) left: u64,
-    pub(super) evicted: u64,
-    /// For how long an interface was not watched.
-    pub(super) gap: Duration,
-}
 
 /// Figures over the whole ledger, and at which of its changes they were computed.
 #[derive(Debug, Default)]
@@ -30,15 +20,16 @@ pub(super) struct LedgerFigures {
 }
 
 impl LedgerFigures {
-    /// Computes them again, if the ledger changed since.
-    pub(super) fn refresh(&mut self, auditor: &Auditor) {
+    /// Computes them again, if the ledger changed since. Of workloads that are not `present` the ledger still has edges,
+    /// but they have no series.
+    pub(super) fn refresh(&mut self, auditor: &Auditor, present: &FxHashSet<WorkloadRef>) {
         let now = Some(auditor.ledger_changes());
         if self.at != now {
-            *self = Self { at: now, ..Self::of(auditor) };
+            *self = Self { at: now, ..Self::of(auditor, present) };
         }
     }
 
-    fn of(auditor: &Auditor) -> Self {
+    fn of(auditor: &Auditor, present: &FxHashSet<WorkloadRef>) -> Self {
         let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
         let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
         for scenario in &auditor.settings().scenarios {
@@ -56,6 +47,7 @@ impl LedgerFigures {
                 if verdict == Verdict::Deny
                     && connects
                     && let Some(subject) = edge.subject().as_pod()
+                    && present.contains(&subject.workload)
                 {
                     let series = WouldDenyEdges {
                         scenario: scenario.name(),
@@ -86,7 +78,7 @@ pub(super) fn readings(
     auditor: &Auditor,
     ledger: &LedgerFigures,
     losses: Vec<LossRecord>,
-    capture: &Told,
+    capture: &Status,
     policies: Vec<(String, PolicyState, u64)>,
     since: Timestamp,
     watches: Vec<Watch>,
@@ -96,6 +88,17 @@ pub(super) fn readings(
         edges: ledger.edges.clone(),
         losses,
         late_edges: capture.late,
+        interfaces: vec![("watched", capture.watched as u64), ("failed", capture.failed.len() as u64)],
+        capture_mishaps: vec![
+            ("interface-vanished", capture.vanished),
+            ("reattached", capture.reattached),
+            ("news-missed", capture.overruns),
+            ("news-unreadable", capture.unreadable),
+            ("listing-failed", capture.failed_listings),
+            ("reading-failed", capture.failed_readings),
+            ("sockets-unread", capture.unread_sockets),
+            ("sockets-untold", capture.untold_sockets),
+        ],
         edges_left: vec![("idle", capture.left), ("unanswered", capture.evicted)],
         policies,
         window_start: Some(since),

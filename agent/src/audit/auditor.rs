@@ -108,7 +108,7 @@ impl Auditor {
 
     /// The cluster's objects are now exactly these.
     pub fn reset(&mut self, objects: Vec<Object>, now: Timestamp, recorder: &mut dyn Recorder) {
-        let before: Vec<Arc<Pod>> = self.index.pods().map(Arc::clone).collect();
+        let before: Vec<Arc<Pod>> = self.index.pods().collect();
         self.index.reset(objects, now);
         self.forget_gone(&before);
         self.follow_news(now, recorder);
@@ -118,7 +118,7 @@ impl Auditor {
     pub fn change(&mut self, changes: Vec<Change>, gaps: Gaps, now: Timestamp, recorder: &mut dyn Recorder) {
         for change in changes {
             let before: Vec<Arc<Pod>> = match &change {
-                Change::Reset { kind: "Pod", .. } => self.index.pods().map(Arc::clone).collect(),
+                Change::Reset { kind: "Pod", .. } => self.index.pods().collect(),
                 Change::Apply { object: Object::Pod(pod), .. } => {
                     self.index.pod(&pod.namespace, &pod.name).into_iter().collect()
                 }
@@ -132,7 +132,7 @@ impl Auditor {
                 Change::Reset { kind, objects, .. } => self.index.reset_kind(kind, objects, now),
                 Change::Apply { object, .. } => self.index.apply(object, now),
                 Change::Delete(reference) => self.index.delete(&reference, now),
-                Change::Nobody { address, until } => self.index.nobody_has(address, until),
+                Change::Nobody { address, until } => self.index.nobody_has(address, until, now),
             }
             self.forget_gone(&before);
         }
@@ -356,12 +356,21 @@ impl Auditor {
         forgotten
     }
 
-    /// Every edge of the ledger, as the API serves it. Edges that a re-judge has not reached yet are judged
-    /// now: an answer never mixes generations.
+    /// Every edge of the ledger, as the API serves it.
     pub fn records(&mut self) -> Vec<EdgeRecord> {
+        self.records_where(|_| true).collect()
+    }
+
+    /// Those of them that are wanted: others are not held, however many there are. Edges that a re-judge has not
+    /// reached yet are judged now: an answer never mixes generations.
+    pub fn records_where(
+        &mut self,
+        wanted: impl Fn(&EdgeRecord) -> bool,
+    ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
         let scenarios = &self.settings.scenarios;
-        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge, scenarios)).collect()
+        let record = |entry: &Entry| entry.answers.record(&entry.edge, scenarios);
+        self.ledger.entries().map(record).filter(wanted)
     }
 
     /// Every segment map, in force or not, and what is wrong with it.
@@ -372,6 +381,11 @@ impl Auditor {
     /// What is wrong with exceptions, expired ones among it.
     pub fn exception_findings(&self) -> Vec<ExceptionFindingRecord> {
         self.judges.exception_findings()
+    }
+
+    /// What [`Auditor::foldings`] rest on: as long as it stays, so do they.
+    pub const fn foldings_generation(&self) -> (u64, u64) {
+        (self.index.topology_generation(), self.judges.generation())
     }
 
     /// How addresses are to be kept apart: what is outside the cluster, and which blocks anything is judged by.
@@ -445,7 +459,7 @@ impl Auditor {
 
     /// The workloads that have pods now, so that metrics of others can go.
     pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
-        self.index.pods().map(|pod| pod.workload.clone()).collect()
+        self.index.workloads()
     }
 
     /// What this part lost.

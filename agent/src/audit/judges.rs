@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::shared::SharedAnswers;
 use crate::cluster::Object;
 use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
@@ -43,12 +44,23 @@ pub struct Answers {
     /// One for each scenario, in their order.
     pub judgements: Vec<Judgement>,
     /// By scenario, the exception that mutes its denial; empty where no denial is muted.
-    excepted: Vec<Option<Arc<EdgeException>>>,
+    pub(super) excepted: Vec<Option<Arc<EdgeException>>>,
     /// One for each segment map in force whose business the edge is.
     pub segments: Vec<Crossed>,
 }
 
 impl Answers {
+    /// Whether both say the same by the same decisions in memory.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let one = |(one, other): (&Judgement, &Judgement)| {
+            Arc::ptr_eq(&one.egress, &other.egress) && Arc::ptr_eq(&one.ingress, &other.ingress)
+        };
+        self.judgements.len() == other.judgements.len()
+            && self.judgements.iter().zip(&other.judgements).all(one)
+            && self.excepted == other.excepted
+            && self.segments == other.segments
+    }
+
     /// The exception that mutes the denial of the scenario at this place.
     pub fn exception(&self, scenario: usize) -> Option<&Arc<EdgeException>> {
         self.excepted.get(scenario)?.as_ref()
@@ -130,6 +142,7 @@ pub struct Judges {
     remembers_vlans: bool,
     /// A VLAN became known, or unsure, since the generation began.
     vlan_news: bool,
+    shared: SharedAnswers,
     made: Made,
     now: Timestamp,
     generation: u64,
@@ -152,6 +165,7 @@ impl Judges {
             around: Surroundings::default(),
             remembers_vlans: false,
             vlan_news: false,
+            shared: SharedAnswers::default(),
             made: Made::default(),
             now,
             generation: 0,
@@ -281,7 +295,7 @@ impl Judges {
     }
 
     /// Everything that is said of an edge at the time last given to [`Judges::advance`].
-    pub fn judge(&mut self, edge: &Edge) -> Answers {
+    pub fn judge(&mut self, edge: &Edge) -> Arc<Answers> {
         let connection = edge.connection();
         let judgements: Vec<Judgement> =
             self.policy.iter_mut().map(|judge| judge.judge(&connection)).collect();
@@ -305,7 +319,8 @@ impl Judges {
             let exception = if verdict.verdict == Crossing::Violation { excepting(muted) } else { None };
             Crossed { verdict, exception }
         });
-        Answers { segments: segments.collect(), judgements, excepted }
+        let answers = Answers { segments: segments.collect(), judgements, excepted };
+        self.shared.share(answers)
     }
 
     /// Every segment map, in force or not, with what is wrong with it: what is written in it, and endpoints

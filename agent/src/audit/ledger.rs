@@ -1,12 +1,12 @@
 //! The ledger: every edge seen, who its ends were then, and what each scenario says of it now.
 
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use hashbrown::HashTable;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
-use super::binding::PodKey;
 use super::judges::Answers;
 use crate::model::edge::{Counters, Direction, Edge, Protocol};
 use crate::model::endpoint::{Endpoint, Party};
@@ -16,43 +16,42 @@ use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
 
 /// Who an end was, as far as it makes another edge: a pod with other labels is another owner.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
-    Pod(PodKey, IdentityId),
-    Node(Arc<str>),
-    Service(Arc<str>, Arc<str>),
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Owner<'a> {
+    /// By namespace, name and uid.
+    Pod([&'a str; 3], IdentityId),
+    Node(&'a str),
+    Service(&'a str, &'a str),
     External,
     Range(u8),
-    Unknown(UnknownReason),
+    Unknown(&'a UnknownReason),
 }
 
-impl Owner {
-    fn of(party: &Party) -> Self {
+impl<'a> Owner<'a> {
+    fn of(party: &'a Party) -> Self {
         match &party.endpoint {
-            Endpoint::Pod(pod) => Self::Pod(PodKey::of(pod), pod.identity.id),
-            Endpoint::Node(name) => Self::Node(Arc::clone(name)),
-            Endpoint::Service(service) => {
-                Self::Service(Arc::clone(&service.namespace), Arc::clone(&service.name))
-            }
+            Endpoint::Pod(pod) => Self::Pod([&pod.namespace, &pod.name, &pod.uid], pod.identity.id),
+            Endpoint::Node(name) => Self::Node(name),
+            Endpoint::Service(service) => Self::Service(&service.namespace, &service.name),
             Endpoint::External => Self::External,
             Endpoint::Range(length) => Self::Range(*length),
-            Endpoint::Unknown(reason) => Self::Unknown(reason.clone()),
+            Endpoint::Unknown(reason) => Self::Unknown(reason),
         }
     }
 }
 
 /// What makes an edge of the ledger one edge. Not the interface: a pod may get a new one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EdgeId {
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct EdgeId<'a> {
     direction: Direction,
-    initiator: (Option<IpAddr>, Owner),
-    responder: (Option<IpAddr>, Owner),
+    initiator: (Option<IpAddr>, Owner<'a>),
+    responder: (Option<IpAddr>, Owner<'a>),
     port: u16,
     protocol: Protocol,
 }
 
-impl EdgeId {
-    pub fn of(edge: &Edge) -> Self {
+impl<'a> EdgeId<'a> {
+    fn of(edge: &'a Edge) -> Self {
         Self {
             direction: edge.direction,
             initiator: (edge.initiator.address, Owner::of(&edge.initiator)),
@@ -63,12 +62,16 @@ impl EdgeId {
     }
 }
 
+fn hash(edge: &Edge) -> u64 {
+    FxBuildHasher.hash_one(EdgeId::of(edge))
+}
+
 /// An edge and what was answered of it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub edge: Edge,
     /// What scenarios and segment maps say of it.
-    pub answers: Answers,
+    pub answers: Arc<Answers>,
     /// The generation of [`Judges`](super::judges::Judges) that gave them.
     pub generation: u64,
     /// Attempts whose answer may still come.
@@ -80,9 +83,11 @@ pub struct Entry {
 /// Every edge seen, bounded.
 #[derive(Debug)]
 pub struct Ledger {
-    entries: IndexMap<EdgeId, Entry, FxBuildHasher>,
-    /// Edges with attempts that wait for their answer.
-    unanswered: FxHashSet<EdgeId>,
+    entries: Vec<Entry>,
+    /// Where the entry of an edge is.
+    places: HashTable<u32>,
+    /// Where the entries are whose attempts wait for their answer.
+    unanswered: FxHashSet<u32>,
     most: usize,
     reading: u64,
     evicted: u64,
@@ -90,11 +95,20 @@ pub struct Ledger {
 
 /// Which part of a full ledger makes room at once: a sixteenth.
 const EVICTED: usize = 16;
+/// By which part the room for entries grows: doubling it would leave up to half of it empty.
+const GROWTH: usize = 8;
 
 impl Ledger {
     /// An empty ledger that holds at most `most` edges.
     pub fn new(most: usize) -> Self {
-        Self { entries: IndexMap::default(), unanswered: FxHashSet::default(), most, reading: 0, evicted: 0 }
+        Self {
+            entries: Vec::new(),
+            places: HashTable::new(),
+            unanswered: FxHashSet::default(),
+            most,
+            reading: 0,
+            evicted: 0,
+        }
     }
 
     /// Adds what an edge counted: `edge.counters` is the delta. A new edge is judged with `judge`, and so is one
@@ -104,58 +118,91 @@ impl Ledger {
         &mut self,
         edge: Edge,
         generation: u64,
-        judge: impl FnOnce(&Edge) -> Answers,
+        judge: impl FnOnce(&Edge) -> Arc<Answers>,
     ) -> Option<(&Entry, Outcome)> {
-        let id = EdgeId::of(&edge);
+        let hashed = hash(&edge);
         let delta = edge.counters;
-        let at = match self.entries.get_index_of(&id) {
-            Some(at) => {
-                let (_, entry) = self.entries.get_index_mut(at)?;
-                entry.absorb(edge, generation, judge);
-                at
+        let place = match self.find(hashed, &edge) {
+            Some(place) => {
+                self.entries.get_mut(place as usize)?.absorb(edge, generation, judge);
+                place
             }
             None if self.entries.len() >= self.most && self.evict() == 0 => return None,
             None => {
                 let answers = judge(&edge);
                 let entry = Entry { edge, answers, generation, pending: Pending::default(), reading: 0 };
-                self.entries.insert_full(id, entry).0
+                self.push(hashed, entry)?
             }
         };
-        let (id, entry) = self.entries.get_index_mut(at)?;
+        let entry = self.entries.get_mut(place as usize)?;
         entry.reading = self.reading;
         let outcome = entry.advance(&delta);
         if entry.pending.is_empty() {
-            self.unanswered.remove(id);
-        } else if !self.unanswered.contains(id) {
-            self.unanswered.insert(id.clone());
+            self.unanswered.remove(&place);
+        } else {
+            self.unanswered.insert(place);
         }
         Some((&*entry, outcome))
+    }
+
+    fn find(&self, hashed: u64, edge: &Edge) -> Option<u32> {
+        let id = EdgeId::of(edge);
+        let is_it = |place: &u32| {
+            self.entries.get(*place as usize).is_some_and(|entry| EdgeId::of(&entry.edge) == id)
+        };
+        self.places.find(hashed, is_it).copied()
+    }
+
+    /// Enters a new edge; `None` beyond what can be counted.
+    fn push(&mut self, hashed: u64, entry: Entry) -> Option<u32> {
+        let place = u32::try_from(self.entries.len()).ok()?;
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / GROWTH).max(64));
+        }
+        self.entries.push(entry);
+        let entries = &self.entries;
+        let hash_at = |place: &u32| entries.get(*place as usize).map_or(0, |entry| hash(&entry.edge));
+        self.places.insert_unique(hashed, place, hash_at);
+        Some(place)
+    }
+
+    /// Lets entries go, and returns how many went.
+    fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(keep);
+        let gone = before - self.entries.len();
+        if gone > 0 {
+            self.places.clear();
+            self.unanswered.clear();
+            for (place, entry) in (0_u32..).zip(&self.entries) {
+                self.places.insert_unique(hash(&entry.edge), place, |_| 0);
+                if !entry.pending.is_empty() {
+                    self.unanswered.insert(place);
+                }
+            }
+        }
+        gone
     }
 
     /// Makes room: of the edges that nobody ever accepted, which a scan leaves behind, those seen longest ago go.
     /// Returns how many.
     fn evict(&mut self) -> usize {
         let is_unaccepted = |entry: &Entry| entry.edge.counters.accepted == 0 && entry.pending.is_empty();
-        let mut seen: Vec<Timestamp> = self
-            .entries
-            .values()
-            .filter(|entry| is_unaccepted(entry))
-            .map(|entry| entry.edge.last_seen)
-            .collect();
+        let unaccepted = self.entries.iter().filter(|entry| is_unaccepted(entry));
+        let mut seen: Vec<Timestamp> = unaccepted.map(|entry| entry.edge.last_seen).collect();
         // Many at once: it takes a walk through all.
         let wanted = (self.most / EVICTED).max(1).min(seen.len());
         let Some(at) = wanted.checked_sub(1) else { return 0 };
         let (_, last, _) = seen.select_nth_unstable(at);
         let last = *last;
-        let before = self.entries.len();
         let mut left = wanted;
-        self.entries.retain(|_, entry| {
+        let evicted = self.retain(|entry| {
             let goes = left > 0 && is_unaccepted(entry) && entry.edge.last_seen <= last;
             left -= usize::from(goes);
             !goes
         });
-        self.evicted += (before - self.entries.len()) as u64;
-        before - self.entries.len()
+        self.evicted += evicted as u64;
+        evicted
     }
 
     /// How many edges that nobody ever accepted had to make room for others.
@@ -167,8 +214,8 @@ impl Ledger {
     /// each edge with such.
     pub fn end_reading(&mut self, mut failed: impl FnMut(&Entry, Outcome)) {
         let (entries, reading) = (&mut self.entries, self.reading);
-        self.unanswered.retain(|id| {
-            let Some(entry) = entries.get_mut(id) else { return false };
+        self.unanswered.retain(|place| {
+            let Some(entry) = entries.get_mut(*place as usize) else { return false };
             if entry.reading != reading {
                 let outcome = entry.advance(&Counters::default());
                 failed(entry, outcome);
@@ -180,22 +227,19 @@ impl Ledger {
 
     /// All entries, in no order that means anything.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.iter()
     }
 
     /// The entries from the `from`-th on, at most `count` of them, to be judged again.
     pub fn slice_mut(&mut self, from: usize, count: usize) -> impl Iterator<Item = &mut Entry> {
         let end = from.saturating_add(count).min(self.entries.len());
         let start = from.min(end);
-        self.entries.get_range_mut(start..end).into_iter().flat_map(|slice| slice.values_mut())
+        self.entries.get_mut(start..end).into_iter().flatten()
     }
 
     /// Forgets edges last seen before `time`, and returns how many.
     pub fn forget_before(&mut self, time: Timestamp) -> usize {
-        let before = self.entries.len();
-        self.entries.retain(|_, entry| entry.edge.last_seen >= time);
-        self.unanswered.retain(|id| self.entries.contains_key(id));
-        before - self.entries.len()
+        self.retain(|entry| entry.edge.last_seen >= time)
     }
 
     /// How many edges there are.
@@ -214,7 +258,7 @@ impl Entry {
         self.pending.advance(self.edge.protocol, delta, self.edge.fully_visible)
     }
 
-    fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Answers) {
+    fn absorb(&mut self, seen: Edge, generation: u64, judge: impl FnOnce(&Edge) -> Arc<Answers>) {
         let edge = &mut self.edge;
         // What goes on with connections that are open stays where they went: a Service may lead elsewhere by now.
         let opens = seen.counters.attempts > 0;
@@ -307,7 +351,7 @@ pub(super) mod tests {
             let edge = mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80);
             ledger.add(edge, generation, |_| {
                 judged += 1;
-                Answers::default()
+                Arc::default()
             });
         }
         assert_eq!(ledger.len(), 1);
@@ -330,7 +374,7 @@ pub(super) mod tests {
             let counters = Counters { attempts, packets_to_responder: 1, ..Counters::default() };
             ledger.add(Edge { counters, ..edge }, 1, |_| {
                 judged += 1;
-                Answers::default()
+                Arc::default()
             });
         }
         assert_eq!(judged, 2, "at first, and when a connection was opened");
@@ -340,10 +384,10 @@ pub(super) mod tests {
     fn a_full_ledger_takes_no_new_edge_but_counts_the_known_ones() {
         let mut ledger = Ledger::new(1);
         let edge = |port| mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port);
-        assert!(ledger.add(edge(80), 1, |_| Answers::default()).is_some());
-        assert!(ledger.add(edge(81), 1, |_| Answers::default()).is_none());
+        assert!(ledger.add(edge(80), 1, |_| Arc::default()).is_some());
+        assert!(ledger.add(edge(81), 1, |_| Arc::default()).is_none());
         assert_eq!(
-            ledger.add(edge(80), 1, |_| Answers::default()).map(|(entry, _)| entry.edge.counters.attempts),
+            ledger.add(edge(80), 1, |_| Arc::default()).map(|(entry, _)| entry.edge.counters.attempts),
             Some(2)
         );
     }
@@ -362,7 +406,7 @@ pub(super) mod tests {
             ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port)
         };
         for edge in [mk(80, 1, 1), mk(81, 0, 3), mk(82, 0, 2), mk(83, 1, 9)] {
-            assert!(ledger.add(edge, 1, |_| Answers::default()).is_some());
+            assert!(ledger.add(edge, 1, |_| Arc::default()).is_some());
         }
         let mut ports: Vec<u16> = ledger.entries().map(|entry| entry.edge.port).collect();
         ports.sort_unstable();
@@ -370,11 +414,38 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn edges_are_found_again_after_others_went_and_so_is_what_waits() {
+        let mut ledger = Ledger::new(100);
+        let edge = |port, second, attempts| Edge {
+            counters: Counters { attempts, ..Counters::default() },
+            last_seen: Timestamp::from_nanos(second),
+            ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), port)
+        };
+        for port in 0..50 {
+            ledger.add(edge(port, u64::from(port % 5), 1), 1, |_| Arc::default());
+        }
+        assert_eq!(ledger.forget_before(Timestamp::from_nanos(3)), 30);
+        for port in (0..50).filter(|port| port % 5 >= 3) {
+            let found = ledger.add(edge(port, 9, 1), 1, |_| Arc::default());
+            assert_eq!(
+                found.map(|(entry, _)| (entry.edge.port, entry.edge.counters.attempts)),
+                Some((port, 2))
+            );
+        }
+        assert_eq!(ledger.len(), 20);
+        let mut unanswered = 0;
+        for _ in 0..3 {
+            ledger.end_reading(|_, outcome| unanswered += outcome.unanswered);
+        }
+        assert_eq!(unanswered, 20, "those read before were told as unanswered when they were read again");
+    }
+
+    #[test]
     fn an_attempt_is_unanswered_after_a_whole_reading_without_an_answer() {
         let mut ledger = Ledger::new(10);
         let attempt = Counters { attempts: 2, ..Counters::default() };
         let edge = Edge { counters: attempt, ..mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80) };
-        ledger.add(edge, 1, |_| Answers::default());
+        ledger.add(edge, 1, |_| Arc::default());
         let mut failed = Vec::new();
         for _ in 0..3 {
             ledger.end_reading(|_, outcome| failed.push(outcome.unanswered));
@@ -385,7 +456,7 @@ pub(super) mod tests {
     #[test]
     fn edges_idle_for_long_are_forgotten() {
         let mut ledger = Ledger::new(10);
-        ledger.add(mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80), 1, |_| Answers::default());
+        ledger.add(mk_edge(mk_pod("a", "x"), mk_pod("a", "y"), 80), 1, |_| Arc::default());
         assert_eq!(ledger.forget_before(Timestamp::from_nanos(9)), 0);
         assert_eq!(ledger.forget_before(Timestamp::from_nanos(10)), 1);
     }

@@ -18,6 +18,9 @@ use super::interfaces::{Address, Link, Route};
 /// Room for what a few thousand pods' interfaces tell at once (about 2 KiB each).
 const BUFFER: usize = 8 << 20;
 
+/// Of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
@@ -31,6 +34,8 @@ pub(super) enum Change {
     FilterGone(u32),
     /// The kernel had more to tell than we took: everything must be listed again.
     Missed,
+    /// One of the news cannot be read: everything must be listed again.
+    Unreadable,
 }
 
 pub(super) struct Follower {
@@ -82,20 +87,19 @@ impl Follower {
 fn changes(mut rest: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
     while !rest.is_empty() {
-        // A message that cannot be read says nothing that the next list would not.
-        let message = match NetlinkMessage::<Message>::deserialize(rest) {
-            Ok(message) => message,
+        // Without a length, nothing says where the next message begins.
+        let length = rest.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
+        let length = if length < HEADER { rest.len() } else { length.next_multiple_of(4) };
+        let (this, next) = rest.split_at(length.min(rest.len()));
+        rest = next;
+        match NetlinkMessage::<Message>::deserialize(this).map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(message)) => changes.extend(change(&message)),
+            Ok(NetlinkPayload::Overrun(_)) => changes.push(Change::Missed),
+            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "news of an interface cannot be read");
-                return changes;
+                changes.push(Change::Unreadable);
             }
-        };
-        let length = (message.header.length as usize).next_multiple_of(4).max(1);
-        rest = rest.get(length..).unwrap_or_default();
-        match message.payload {
-            NetlinkPayload::InnerMessage(message) => changes.extend(change(&message)),
-            NetlinkPayload::Overrun(_) => changes.push(Change::Missed),
-            _ => {}
         }
     }
     changes
@@ -113,5 +117,45 @@ fn change(message: &Message) -> Option<Change> {
             u32::try_from(tc.header.index).ok().map(Change::FilterGone)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+
+    use super::*;
+
+    fn mk_news(index: u32) -> Vec<u8> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::IfName(format!("veth{index}")));
+        let mut message = NetlinkMessage::from(Message::NewLink(link));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn show(datagram: &[u8]) -> Vec<String> {
+        let name = |change| match change {
+            Change::Link(link) => link.name,
+            change => format!("{change:?}"),
+        };
+        changes(datagram).into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_what_follows_it_is_read() {
+        let (one, two) = (mk_news(1), mk_news(2));
+        // An attribute that is longer than its message.
+        let mut broken = mk_news(3);
+        broken[32] = 0xff;
+        assert_eq!(show(&[one.clone(), broken, two.clone()].concat()), ["veth1", "Unreadable", "veth2"]);
+        for cut in [1, 15, 20, one.len() - 4] {
+            assert_eq!(show(&[&two[..], &one[..cut]].concat()), ["veth2", "Unreadable"], "{cut} bytes");
+        }
+        assert_eq!(show(&[0; 40]), ["Unreadable"], "a length of 0 leads nowhere");
     }
 }

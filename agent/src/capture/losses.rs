@@ -25,6 +25,10 @@ pub struct Status {
     pub failed_readings: u64,
     /// How often the kernel had more to tell about interfaces than we took, and all were listed again.
     pub overruns: u64,
+    /// How often news of interfaces could not be read, and all were listed again.
+    pub unreadable: u64,
+    /// How often they could not be listed, and that was tried again.
+    pub failed_listings: u64,
     /// Connections in the kernel that match no edge.
     pub orphans: usize,
     /// How often the sockets of a pod could not be read, though that was asked for.
@@ -57,6 +61,8 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) failed_readings: u64,
     pub(super) overruns: u64,
+    pub(super) unreadable: u64,
+    pub(super) failed_listings: u64,
     /// Packets that matched no edge and belonged to no connection.
     pub(super) strays: u64,
     pub(super) orphans: usize,
@@ -67,6 +73,30 @@ pub(super) struct Counts {
     pub(super) swept: usize,
     pub(super) left: u64,
     pub(super) evicted: u64,
+}
+
+impl Counts {
+    const fn new(means: Means) -> Self {
+        Self {
+            means,
+            watched: 0,
+            failed: BTreeMap::new(),
+            vanished: 0,
+            failed_readings: 0,
+            overruns: 0,
+            unreadable: 0,
+            failed_listings: 0,
+            strays: 0,
+            orphans: 0,
+            unread_sockets: 0,
+            untold_sockets: 0,
+            reattached: 0,
+            gap: Duration::ZERO,
+            swept: 0,
+            left: 0,
+            evicted: 0,
+        }
+    }
 }
 
 pub(super) struct Losses {
@@ -82,24 +112,7 @@ impl std::fmt::Debug for Losses {
 
 impl Losses {
     pub(super) fn new(kernel: Arc<KernelCounters>, means: Means) -> Self {
-        let counts = Counts {
-            means,
-            watched: 0,
-            failed: BTreeMap::new(),
-            vanished: 0,
-            failed_readings: 0,
-            overruns: 0,
-            strays: 0,
-            orphans: 0,
-            unread_sockets: 0,
-            untold_sockets: 0,
-            reattached: 0,
-            gap: Duration::ZERO,
-            swept: 0,
-            left: 0,
-            evicted: 0,
-        };
-        Self { kernel, counts: Mutex::new(counts) }
+        Self { kernel, counts: Mutex::new(Counts::new(means)) }
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -118,16 +131,28 @@ impl Losses {
     }
 
     pub(super) fn status(&self) -> Status {
-        let counts = self.counts().clone();
-        let kernel = self.kernel.all();
+        Status::of(self.counts().clone(), &self.kernel.all())
+    }
+}
+
+impl Status {
+    /// Of capture by these means that has seen nothing yet.
+    #[cfg(test)]
+    pub(crate) fn quiet(means: Means) -> Self {
+        Self::of(Counts::new(means), &[])
+    }
+
+    fn of(counts: Counts, kernel: &[(Counter, u64)]) -> Self {
         let of = |meaning| kernel.iter().filter(move |(counter, _)| counter.meaning() == meaning);
-        Status {
+        Self {
             means: counts.means,
             watched: counts.watched,
             failed: counts.failed,
             vanished: counts.vanished,
             failed_readings: counts.failed_readings,
             overruns: counts.overruns,
+            unreadable: counts.unreadable,
+            failed_listings: counts.failed_listings,
             orphans: counts.orphans,
             unread_sockets: counts.unread_sockets,
             untold_sockets: counts.untold_sockets,

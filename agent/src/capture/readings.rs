@@ -72,6 +72,35 @@ enum Leave {
     Unanswered,
 }
 
+/// A pass through all edges, element by element: together they are too large to be held every second.
+struct Pass {
+    from: Timestamp,
+    /// As it was before: what comes during the pass is not quiet.
+    clock: Clock,
+    leaving: Leaving,
+    /// What counted something, and its keys.
+    observations: Vec<Observation>,
+    keys: Vec<KernelKey>,
+    /// How many edges are charged to whom.
+    used: FxHashMap<Account, u64>,
+    /// What leaves if room is short, or in any case.
+    quiet: Vec<(KernelKey, EdgeValue)>,
+}
+
+impl Pass {
+    fn new(from: Timestamp, clock: Clock, leaving: Leaving) -> Self {
+        Self {
+            from,
+            clock,
+            leaving,
+            observations: Vec::new(),
+            keys: Vec::new(),
+            used: FxHashMap::default(),
+            quiet: Vec::new(),
+        }
+    }
+}
+
 impl Readings {
     pub(super) fn new(start: Timestamp) -> Self {
         Self {
@@ -89,40 +118,60 @@ impl Readings {
         leaving: Leaving,
     ) -> io::Result<Reading> {
         let began = Timestamp::now();
-        let values = edges.read()?;
+        let mut pass = Pass::new(self.read_from, Clock::measure(clock)?, leaving);
+        if let Err(error) = edges.each(|key, value| self.take(key, value, &mut pass)) {
+            self.take_back(&pass);
+            return Err(error);
+        }
         let ended = Timestamp::now();
-        let clock = Clock::measure(clock)?;
-        let mut reading = self.since_last(&values, began, ended, clock);
-        reading.stayed = self.let_go(&values, edges, bounds, (leaving, clock), &mut reading).err();
+        let pressed = pressed(std::mem::take(&mut pass.used), bounds, leaving.room);
+        let (quiet, clock) = (std::mem::take(&mut pass.quiet), pass.clock);
+        let mut reading = self.end(pass, began, ended);
+        reading.stayed = self.let_go(&quiet, &pressed, (edges, bounds), (leaving, clock), &mut reading).err();
         Ok(reading)
     }
 
-    fn since_last(
-        &mut self,
-        values: &[(KernelKey, EdgeValue)],
-        began: Timestamp,
-        ended: Timestamp,
-        clock: Clock,
-    ) -> Reading {
-        // Whether an interface shows both ways must be known before any of its edges is reported.
-        for (key, value) in values {
-            self.sides.entry(key.interface).or_default().see(key, value);
+    /// Takes one edge of a pass through all.
+    fn take(&mut self, key: &KernelKey, value: &EdgeValue, pass: &mut Pass) {
+        self.sides.entry(key.interface).or_default().see(key, value);
+        *pass.used.entry(account(key, value)).or_default() += 1;
+        if pass.leaving.leave(key, value, pass.clock.now, true).is_some() {
+            pass.quiet.push((*key, *value));
         }
-        let mut reading = Reading {
-            observations: Vec::new(),
-            from: self.read_from,
+        if let Some(observation) = self.observe(key, value, (pass.from, Timestamp::END), pass.clock) {
+            pass.keys.push(*key);
+            pass.observations.push(observation);
+        }
+    }
+
+    /// A pass that could not be ended never was: the next tells what it would have told.
+    fn take_back(&mut self, pass: &Pass) {
+        for (key, observation) in pass.keys.iter().zip(&pass.observations) {
+            if let Some(last) = self.last.get_mut(key) {
+                *last = last.since(observation.delta);
+            }
+        }
+    }
+
+    /// The pass went through all edges.
+    fn end(&mut self, pass: Pass, began: Timestamp, ended: Timestamp) -> Reading {
+        let mut observations = pass.observations;
+        for observation in &mut observations {
+            observation.read_at = ended;
+            observation.last_seen = observation.last_seen.min(ended);
+            // Whether an interface shows both ways is known only now.
+            observation.fully_visible = self.is_fully_visible(observation.key.interface.0);
+        }
+        self.read_from = began;
+        Reading {
+            observations,
+            from: pass.from,
             to: ended,
             left: 0,
             silent: Vec::new(),
             evicted: 0,
             stayed: None,
-        };
-        for (key, value) in values {
-            let observation = self.observe(key, value, (reading.from, ended), clock);
-            reading.observations.extend(observation);
         }
-        self.read_from = began;
-        reading
     }
 
     /// What an edge counted since it was last read, if anything.
@@ -171,16 +220,15 @@ impl Readings {
     /// Takes idle edges out of the kernel. What came to one between its reading and that is in the reading too.
     fn let_go(
         &mut self,
-        values: &[(KernelKey, EdgeValue)],
-        edges: &EdgeMap,
-        bounds: &mut Bounds,
+        quiet: &[(KernelKey, EdgeValue)],
+        pressed: &FxHashSet<Account>,
+        (edges, bounds): (&EdgeMap, &mut Bounds),
         (leaving, clock): (Leaving, Clock),
         reading: &mut Reading,
     ) -> io::Result<()> {
-        let pressed = pressed(values, bounds, leaving.room);
         let mut freed: FxHashMap<Account, u64> = FxHashMap::default();
         let mut result = Ok(());
-        for (key, value) in values {
+        for (key, value) in quiet {
             let account = account(key, value);
             let is_pressed = pressed.contains(&account);
             let Some(leave) = leaving.leave(key, value, clock.now, is_pressed) else { continue };
@@ -256,12 +304,8 @@ impl Leaving {
 }
 
 /// Whose budget is more than half spent, or everybody's if the map is more than half full.
-fn pressed(values: &[(KernelKey, EdgeValue)], bounds: &Bounds, room: u32) -> FxHashSet<Account> {
-    let mut used: FxHashMap<Account, u64> = FxHashMap::default();
-    for (key, value) in values {
-        *used.entry(account(key, value)).or_default() += 1;
-    }
-    let is_full = values.len() as u64 * 2 > u64::from(room);
+fn pressed(used: FxHashMap<Account, u64>, bounds: &Bounds, room: u32) -> FxHashSet<Account> {
+    let is_full = used.values().sum::<u64>() * 2 > u64::from(room);
     let short =
         |(account, used): (Account, u64)| (is_full || used * 2 > bounds.budget(&account)).then_some(account);
     used.into_iter().filter_map(short).collect()

@@ -3,6 +3,11 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+const EDGE_MAP_SIZE: u32 = 65_536;
+const BUDGET_OPENED: u32 = 8_192;
+const BUDGET_CLUSTER: u32 = 16_384;
+const BUDGET_OUTSIDE: u32 = 4_096;
+
 /// What the user can set about capture.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Capture")]
@@ -23,8 +28,8 @@ pub struct Settings {
         long,
         value_name = "EDGES",
         env = "DRYFENCE_EDGE_MAP_SIZE",
-        default_value_t = 65_536,
-        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+        default_value_t = EDGE_MAP_SIZE,
+        value_parser = edges()
     )]
     pub edge_map_size: u32,
     /// How many edges the kernel keeps of what one pod opens; what is beyond shares one edge
@@ -32,8 +37,8 @@ pub struct Settings {
         long,
         value_name = "EDGES",
         env = "DRYFENCE_BUDGET_OPENED",
-        default_value_t = 8_192,
-        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+        default_value_t = BUDGET_OPENED,
+        value_parser = edges()
     )]
     pub budget_opened: u32,
     /// The same for what the cluster opens to one pod
@@ -41,8 +46,8 @@ pub struct Settings {
         long,
         value_name = "EDGES",
         env = "DRYFENCE_BUDGET_CLUSTER",
-        default_value_t = 16_384,
-        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+        default_value_t = BUDGET_CLUSTER,
+        value_parser = edges()
     )]
     pub budget_cluster: u32,
     /// The same for what is opened to one pod from outside the cluster
@@ -50,8 +55,8 @@ pub struct Settings {
         long,
         value_name = "EDGES",
         env = "DRYFENCE_BUDGET_OUTSIDE",
-        default_value_t = 4_096,
-        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+        default_value_t = BUDGET_OUTSIDE,
+        value_parser = edges()
     )]
     pub budget_outside: u32,
     /// After how long without a packet an edge leaves the kernel, in seconds; the agent still knows it
@@ -119,10 +124,10 @@ impl Default for Settings {
         Self {
             include: Vec::new(),
             exclude: Vec::new(),
-            edge_map_size: 65_536,
-            budget_opened: 8_192,
-            budget_cluster: 16_384,
-            budget_outside: 4_096,
+            edge_map_size: EDGE_MAP_SIZE,
+            budget_opened: BUDGET_OPENED,
+            budget_cluster: BUDGET_CLUSTER,
+            budget_outside: BUDGET_OUTSIDE,
             edge_idle: Duration::from_secs(600),
             accounting: Accounting::Exact,
             sample_rate: 100,
@@ -220,6 +225,11 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
         ([first, rest @ ..], [byte, name @ ..]) => first == byte && matches(rest, name),
         _ => false,
     }
+}
+
+/// A number of edges that a map can have room for.
+fn edges() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=16_777_216)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -21,8 +21,8 @@ pub struct Table<K, V> {
 /// "Not supported" among the kernel's own error numbers, which libc does not name.
 const ENOTSUPP: i32 = 524;
 
-/// Elements read by one call: 4,096 × about 150 bytes.
-const BATCH: usize = 4096;
+/// Elements read by one call: 1,024 × about 150 bytes.
+const BATCH: usize = 1024;
 
 impl<K: Plain + Eq + Hash, V: Plain> Table<K, V> {
     /// Takes the map out of what was loaded.
@@ -48,18 +48,33 @@ impl<K: Plain + Eq + Hash, V: Plain> Table<K, V> {
     ///
     /// The kernel refuses the read.
     pub fn read(&self) -> io::Result<Vec<(K, V)>> {
-        match self.read_in_batches(BATCH) {
+        let mut elements = Vec::new();
+        self.each(|key, value| elements.push((*key, *value)))?;
+        Ok(elements)
+    }
+
+    /// Gives every element to `take`, in no order, without holding all of them at once.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the read; some elements may have been given by then.
+    pub(super) fn each(&self, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
+        let mut given = false;
+        let in_batches = self.in_batches(BATCH, |key, value| {
+            given = true;
+            take(key, value);
+        });
+        match in_batches {
             // No batches for this map type before 5.6, or none by the kernel's choice.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
-                self.read_one_by_one()
+            Err(error) if !given && matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
+                self.one_by_one(take)
             }
             result => result,
         }
     }
 
     /// By `BPF_MAP_LOOKUP_BATCH`: a call for thousands of elements.
-    fn read_in_batches(&self, mut size: usize) -> io::Result<Vec<(K, V)>> {
-        let mut elements = Vec::new();
+    fn in_batches(&self, mut size: usize, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
         let mut keys = vec![MaybeUninit::<K>::uninit(); size];
         let mut values = vec![MaybeUninit::<V>::uninit(); size];
         let mut from = None;
@@ -74,31 +89,30 @@ impl<K: Plain + Eq + Hash, V: Plain> Table<K, V> {
                 }
                 result => result?,
             };
-            elements.extend(keys.iter().zip(&values).take(batch.read).map(|(key, value)| {
+            for (key, value) in keys.iter().zip(&values).take(batch.read) {
                 // SAFETY: the kernel wrote the first `read` elements, and any bits are a value (`Plain`).
-                unsafe { (key.assume_init(), value.assume_init()) }
-            }));
+                unsafe { take(key.assume_init_ref(), value.assume_init_ref()) };
+            }
             match batch.next {
                 Some(next) => from = Some(next),
-                None => return Ok(elements),
+                None => return Ok(()),
             }
         }
     }
 
     /// Key by key. An element that is deleted meanwhile makes the kernel start again: each is taken once.
-    fn read_one_by_one(&self) -> io::Result<Vec<(K, V)>> {
-        let mut elements = Vec::new();
+    fn one_by_one(&self, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
         let mut seen = rustc_hash::FxHashSet::default();
         let mut key = syscall::next_key::<K>(self.fd(), None)?;
         while let Some(current) = key {
             if seen.insert(current)
                 && let Some(value) = syscall::lookup(self.fd(), &current)?
             {
-                elements.push((current, value));
+                take(&current, &value);
             }
             key = syscall::next_key(self.fd(), Some(&current))?;
         }
-        Ok(elements)
+        Ok(())
     }
 
     /// One element; `None` where there is none.

@@ -4,20 +4,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtnetlink::Handle;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::attach::{AttachError, Attacher, Attachment, Means, Pair};
 use super::error::Error;
 use super::follow::{Change, Follower};
-use super::interfaces::{Addresses, Link, Routes, is_nodes_own, list_addresses, list_links, list_routes};
+use super::interfaces::{Addresses, Link, Routes, is_nodes_own};
+use super::list::{Lister, Listing};
 use super::losses::Losses;
 use super::orphans::Orphans;
 use super::programs::Programs;
 use super::settings::{Accounting, Attach, Settings};
 use super::sockets::Sockets;
-use super::task::AbortOnDropHandle;
 use super::{Event, Interface};
 use crate::model::edge::IfIndex;
 use crate::model::time::Timestamp;
@@ -27,6 +26,8 @@ use crate::model::unobserved::Unobserved;
 const RELIST: Duration = Duration::from_secs(30);
 /// After news were missed, listing again waits this many times as long as the last took: others may need the time.
 const REST: u32 = 4;
+/// After news could not be read, listing again waits at least for so long.
+const UNREADABLE_REST: Duration = Duration::from_secs(1);
 /// How often an interface that could not be watched is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -44,8 +45,7 @@ pub(super) struct Watcher {
     settings: Settings,
     attacher: Attacher,
     follower: Follower,
-    handle: Handle,
-    _connection: AbortOnDropHandle,
+    lister: Lister,
     /// Those that lead to another namespace.
     links: HashMap<u32, Link>,
     routes: Routes,
@@ -65,20 +65,6 @@ pub(super) struct Watcher {
     retry_at: Option<Instant>,
 }
 
-/// Everything that the kernel says at one time.
-pub(super) struct Listing {
-    links: Vec<Link>,
-    routes: Routes,
-    addresses: Addresses,
-}
-
-impl Listing {
-    /// This namespace's ids of those to which interfaces lead.
-    pub(super) fn namespaces(&self) -> FxHashSet<i32> {
-        self.links.iter().filter_map(Link::leads_to).collect()
-    }
-}
-
 impl Watcher {
     /// Removes what an agent before left, and begins to follow. Nothing is watched until the first listing.
     pub(super) fn new(settings: &Settings, means: Means, losses: Arc<Losses>) -> Result<Self, Error> {
@@ -89,16 +75,13 @@ impl Watcher {
             tracing::warn!(removed, "removed the filters of an agent that did not exit cleanly");
             losses.counts().swept = removed;
         }
-        // Changes first, then the lists: nothing happens unseen in between. Two sockets, since a flood of changes
-        // may cost one its messages, and the lists must be whole.
+        // Changes first, then the lists: nothing happens unseen in between.
         let follower = Follower::new().map_err(Error::Netlink)?;
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
         Ok(Self {
             settings: settings.clone(),
             attacher,
             follower,
-            handle,
-            _connection: AbortOnDropHandle(tokio::spawn(connection)),
+            lister: Lister::open().map_err(Error::Netlink)?,
             links: HashMap::new(),
             routes: Routes::default(),
             addresses: Addresses::default(),
@@ -156,7 +139,7 @@ impl Watcher {
                 route.interfaces.iter().any(|index| is_gone(*index))
             }
             Change::Address(address) | Change::AddressGone(address) => is_gone(address.interface),
-            Change::LinkGone(_) | Change::FilterGone(_) | Change::Missed => false,
+            Change::LinkGone(_) | Change::FilterGone(_) | Change::Missed | Change::Unreadable => false,
         }
     }
 
@@ -189,10 +172,18 @@ impl Watcher {
             Change::FilterGone(index) => self.repair(index, programs),
             Change::Missed => {
                 self.losses.counts().overruns += 1;
-                let at = Instant::now() + self.last_relist_took * REST;
-                self.relist_at = self.relist_at.min(at);
+                self.relist_after(self.last_relist_took * REST);
+            }
+            Change::Unreadable => {
+                self.losses.counts().unreadable += 1;
+                // All news of one kind may be.
+                self.relist_after((self.last_relist_took * REST).max(UNREADABLE_REST));
             }
         }
+    }
+
+    fn relist_after(&mut self, rest: Duration) {
+        self.relist_at = self.relist_at.min(Instant::now() + rest);
     }
 
     fn decide_all(&mut self, indices: impl IntoIterator<Item = u32>, programs: &Programs) {
@@ -203,11 +194,12 @@ impl Watcher {
     pub(super) async fn list(&mut self) -> Result<Listing, rtnetlink::Error> {
         let began = Instant::now();
         self.relist_at = began + RELIST;
-        let routes = list_routes(&self.handle).await?;
-        let addresses = list_addresses(&self.handle).await?;
-        let links = list_links(&self.handle).await?;
+        let listed = self.lister.list().await;
         self.last_relist_took = began.elapsed();
-        Ok(Listing { links, routes, addresses })
+        if listed.is_err() {
+            self.losses.counts().failed_listings += 1;
+        }
+        listed
     }
 
     /// Takes leave of interfaces that are not in the list, and repairs those that are. Read before the rest is

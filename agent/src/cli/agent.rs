@@ -1,6 +1,8 @@
 //! `dryfence agent`: the daemon.
 
-use std::io::{IsTerminal as _, Write as _};
+mod log;
+
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
-use tracing_subscriber::EnvFilter;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app;
 use crate::audit::auditor;
@@ -29,6 +31,15 @@ pub struct AgentArgs {
     /// Remove what an agent that was killed left on interfaces, say what it was, and exit
     #[arg(long)]
     pub cleanup: bool,
+    /// After the cleanup, stay until told to stop: a DaemonSet then counts the node as ready, and so as clean
+    #[arg(long, requires = "cleanup", hide = true)]
+    pub stay: bool,
+    /// Instead of the cleanup here, wait until every pod of this DaemonSet in POD_NAMESPACE is ready
+    #[arg(long, requires = "cleanup", conflicts_with = "stay", value_name = "DAEMONSET", hide = true)]
+    pub wait_for: Option<String>,
+    /// YAML file of settings, by the names of these flags without the dashes. A flag or variable goes before it
+    #[arg(long, env = "DRYFENCE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -127,7 +138,7 @@ pub struct ServingArgs {
     #[arg(long, env = "DRYFENCE_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
     /// What is logged, as `info` or `dryfence::capture=debug,info`
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "RUST_LOG", default_value = log::DEFAULT, value_name = "FILTER", value_parser = log::filter)]
     pub log: String,
     /// Log as JSON lines instead of text
     #[arg(long, env = "DRYFENCE_LOG_JSON")]
@@ -165,9 +176,9 @@ impl JudgingArgs {
 /// One sentence of what kept it from starting, or ended it.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     if args.cleanup {
-        return clean_up();
+        return clean_up(args.stay);
     }
-    start_log(&args.serving)?;
+    log::start(&args.serving, args.config.as_deref())?;
     // Two workers: one may judge a large ledger again while the other reads, answers and serves.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -179,24 +190,29 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Once more finds nothing: there is nothing else that outlives an agent.
-fn clean_up() -> anyhow::Result<ExitCode> {
+fn clean_up(stay: bool) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout();
     let removed = Capture::clean_up()?;
     for Removed { interface, program } in &removed {
         writeln!(out, "removed filter {program} of interface {interface}")?;
     }
     writeln!(out, "{} removed", count(removed.len() as u64, "filter"))?;
+    if stay {
+        wait_for_signal()?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(serving: &ServingArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&serving.log)
-        .with_context(|| format!("--log \"{}\" is not a filter", serving.log))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let started = if serving.log_json { subscriber.json().try_init() } else { subscriber.try_init() };
-    // Only one subscriber can be: a second start in one process is a fault of ours.
-    started.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
+/// Waits for SIGTERM or SIGINT.
+fn wait_for_signal() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }

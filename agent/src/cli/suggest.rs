@@ -173,7 +173,7 @@ fn answer(args: &Args) -> anyhow::Result<Answer> {
     let in_force = recording::policies(&cluster.objects);
     let mut index = Index::default();
     index.reset(cluster.objects, Timestamp::EPOCH);
-    let pods: Vec<Arc<Pod>> = index.pods().map(Arc::clone).collect();
+    let pods: Vec<Arc<Pod>> = index.pods().collect();
     let suggestions = suggest(&recording.edges, &pods, &options);
     let check = check(&recording, &suggestions, &in_force, &options);
     let mut window = recording.header;

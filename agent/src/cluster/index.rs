@@ -11,12 +11,14 @@ use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::addresses::{AddressBook, Claim, Claimant, Owner, Rank};
+use self::record::{Lineages, Record, Records};
 use self::segments::Segments;
-use self::state::{NamespaceState, PodState, Strings, WorkloadState, own_label};
+use self::state::{NamespaceState, WorkloadState, own_label};
 use super::object::{Broken, Namespace, Node, Object, Workload};
 use crate::model::edge::Protocol;
 use crate::model::endpoint::{Endpoint, Party, Pod};
 use crate::model::identity::Interner;
+use crate::model::intern;
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
@@ -29,6 +31,7 @@ mod host;
 mod known;
 mod pods;
 mod ports;
+mod record;
 mod segments;
 mod services;
 mod state;
@@ -49,7 +52,7 @@ pub struct Index {
     namespaces: FxHashMap<Arc<str>, NamespaceState>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
     /// The pods of each node.
-    by_node: FxHashMap<Arc<str>, FxHashSet<Named>>,
+    by_node: FxHashMap<Arc<str>, Records>,
     /// The Service behind each port that all nodes open.
     node_ports: FxHashMap<(u16, Protocol), Named>,
     /// The Services whose backends may see a node instead of the client.
@@ -59,7 +62,7 @@ pub struct Index {
     broken: FxHashMap<ObjectRef, Arc<Broken>>,
     addresses: AddressBook,
     identities: Interner,
-    strings: Strings,
+    lineages: Lineages,
     /// Ranges of the cluster that the settings name.
     declared_ranges: Vec<IpNet>,
     /// Those, and the pod ranges of the nodes, merged.
@@ -191,7 +194,7 @@ impl Index {
             }
             let known = space.workloads.iter().filter(|(_, state)| state.object.is_some());
             all.extend(known.map(|(w, _)| ObjectRef::namespaced(&w.kind, &w.namespace, &w.name)));
-            all.extend(space.pods.keys().map(|name| ObjectRef::namespaced("Pod", namespace, name)));
+            all.extend(space.pods.iter().map(|pod| ObjectRef::namespaced("Pod", namespace, &pod.name)));
             all.extend(space.services.keys().map(|name| ObjectRef::namespaced("Service", namespace, name)));
             all.extend(
                 space.slices.keys().map(|name| ObjectRef::namespaced("EndpointSlice", namespace, name)),
@@ -203,9 +206,9 @@ impl Index {
     /// Forgets who had which address before `time`, and identities that are no longer in use.
     pub fn forget_before(&mut self, time: Timestamp) {
         self.addresses.forget_before(time);
-        self.forget_nobody(time);
+        self.lineages.forget_unused();
         self.identities.forget_unused();
-        self.strings.forget_unused();
+        intern::forget_unused();
     }
 
     fn space(&mut self, namespace: &Arc<str>) -> &mut NamespaceState {
@@ -241,7 +244,7 @@ impl Index {
     }
 
     fn apply_node(&mut self, node: Node, at: Timestamp) {
-        let name = self.strings.share(Arc::clone(&node.name));
+        let name = Arc::clone(&node.name);
         let old = self.nodes.get(&name).cloned();
         if old.as_deref() == Some(&node) {
             return;
@@ -341,7 +344,7 @@ impl Index {
     ) -> Party {
         match self.addresses.owner_at(address, at) {
             Some(Owner::Service(namespace, name)) => {
-                let service = self.namespaces.get(namespace).and_then(|space| space.services.get(name));
+                let service = self.namespaces.get(&namespace).and_then(|space| space.services.get(&name));
                 let Some(service) = service else {
                     return Party::unknown(Some(address), UnknownReason::AddressUnjoined);
                 };
@@ -365,14 +368,10 @@ impl Index {
     pub fn initiator_at(&self, address: IpAddr, at: Timestamp) -> Party {
         let unknown = |reason| Party::unknown(Some(address), reason);
         match self.addresses.owner_at(address, at) {
-            Some(Owner::Pod(pod)) => self.party_of(pod, Some(address)),
-            Some(Owner::Node(node)) => {
-                Party { address: Some(address), endpoint: Endpoint::Node(Arc::clone(node)) }
-            }
+            Some(Owner::Pod(pod)) => self.party_of(&pod.pod(), Some(address)),
+            Some(Owner::Node(node)) => Party { address: Some(address), endpoint: Endpoint::Node(node) },
             Some(Owner::Host) => self.host_party(address),
-            Some(Owner::Broken(object)) => {
-                unknown(UnknownReason::ObjectInvalid { object: Arc::clone(object) })
-            }
+            Some(Owner::Broken(object)) => unknown(UnknownReason::ObjectInvalid { object }),
             Some(Owner::Contested) => unknown(UnknownReason::AddressReused),
             Some(Owner::Service(..) | Owner::UnnamedNode) => unknown(UnknownReason::AddressUnjoined),
             None if host::is_node_local(address) => self.host_party(address),
@@ -406,8 +405,8 @@ impl Index {
 
     /// The cluster's ranges, and every address of an object that is in none of them.
     pub fn networks(&self) -> Vec<IpNet> {
-        let outlying = self.addresses.all().filter(|a| !self.ranges.iter().any(|range| range.contains(*a)));
-        self.ranges.iter().copied().chain(outlying.copied().map(IpNet::from)).collect()
+        let outlying = self.addresses.all().filter(|a| !self.ranges.iter().any(|range| range.contains(a)));
+        self.ranges.iter().copied().chain(outlying.map(IpNet::from)).collect()
     }
 
     /// The Service that has a node's address as an external IP or a load balancer's, on one of its ports.
@@ -434,8 +433,7 @@ impl Index {
 
     /// A pod by name, finished ones included.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        let state = self.namespaces.get(namespace)?.pods.get(name)?;
-        Some(Arc::clone(&state.pod))
+        Some(self.namespaces.get(namespace)?.pods.get(namespace, name)?.pod())
     }
 
     /// An object that exists but could not be read.
@@ -448,16 +446,17 @@ impl Index {
     pub fn workload_pods(&self, workload: &WorkloadRef) -> Vec<Arc<Pod>> {
         let Some(space) = self.namespaces.get(&workload.namespace) else { return Vec::new() };
         if &*workload.kind == "Pod" {
-            return space.pods.get(&workload.name).map(|state| Arc::clone(&state.pod)).into_iter().collect();
+            let pod = space.pods.get(&workload.namespace, &workload.name);
+            return pod.map(|record| record.pod()).into_iter().collect();
         }
         let Some(state) = space.workloads.get(workload) else { return Vec::new() };
-        match state.stand_in() {
-            Some(template) => vec![Arc::clone(template)],
-            None => {
-                let members = state.members.iter().filter_map(|name| space.pods.get(name));
-                members.map(|state| Arc::clone(&state.pod)).collect()
-            }
+        if let Some(template) = state.stand_in() {
+            return vec![Arc::clone(template)];
         }
+        let members = space.pods.live().filter(|record| record.lineage.owners.contains(workload));
+        let mut members: Vec<_> = members.map(|record| record.pod()).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
     }
 
     /// Whether there is a node of this name, or a pod on one.
@@ -467,19 +466,38 @@ impl Index {
 
     /// The live pods of a node.
     pub fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
-        let names = self.by_node.get(node).into_iter().flatten();
-        let states = names.filter_map(|(namespace, name)| self.namespaces.get(namespace)?.pods.get(name));
-        states.filter(|state| !state.finished).map(|state| Arc::clone(&state.pod)).collect()
+        let pods = self.by_node.get(node).into_iter().flat_map(Records::live);
+        pods.map(|record| record.pod()).collect()
     }
 
     /// All live pods, and a template's pod for each workload that has none.
-    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    pub fn pods(&self) -> impl Iterator<Item = Arc<Pod>> {
+        self.live().map(|pod| match pod {
+            Live::Pod(record) => record.pod(),
+            Live::StandIn(template) => Arc::clone(template),
+        })
+    }
+
+    /// How many pods [`Index::pods`] gives.
+    pub fn pod_count(&self) -> usize {
+        self.live().count()
+    }
+
+    /// The workloads that have pods, or a template in place of them.
+    pub fn workloads(&self) -> FxHashSet<WorkloadRef> {
+        let workload = |pod| match pod {
+            Live::Pod(record) => record.workload(),
+            Live::StandIn(template) => template.workload.clone(),
+        };
+        self.live().map(workload).collect()
+    }
+
+    fn live(&self) -> impl Iterator<Item = Live<'_>> {
         self.namespaces.values().flat_map(|space| {
-            let live = space.pods.values().filter(|state| !state.finished).map(|state: &PodState| &state.pod);
             let stand_ins = space.workloads.iter().filter_map(|(reference, state): (_, &WorkloadState)| {
                 state.stand_in().filter(|template| template.workload == *reference)
             });
-            live.chain(stand_ins)
+            space.pods.live().map(|record| Live::Pod(record)).chain(stand_ins.map(Live::StandIn))
         })
     }
 
@@ -497,6 +515,12 @@ impl Index {
     pub const fn topology_generation(&self) -> u64 {
         self.topology_generation
     }
+}
+
+/// A live pod, or what stands for those that a workload does not have.
+enum Live<'a> {
+    Pod(&'a Record),
+    StandIn(&'a Arc<Pod>),
 }
 
 /// The addresses of a node: those it names, and its gateways.

@@ -17,7 +17,7 @@ use self::documents::Content;
 use self::finding::Place;
 use super::object::{Broken, Object};
 use crate::model::object::ObjectRef;
-use crate::policy::{Fault, Policy};
+use crate::policy::{Fault, Policy, PolicyKind};
 use crate::segment::{self, SegmentMap};
 
 mod decode;
@@ -134,7 +134,12 @@ impl Loader<'_> {
         let place = Place { file: path.into(), document: 0, line: 0 };
         self.loaded.findings.push(place.error(None, None, format!("cannot be read: {error}")));
         if error.kind() != io::ErrorKind::NotFound {
-            let policy = salvage::unreadable_policy(None, &place, "the file cannot be read");
+            let policy = salvage::unreadable_policy(
+                &PolicyKind::NETWORK_POLICY,
+                None,
+                &place,
+                "the file cannot be read",
+            );
             self.add(Object::Policy(Arc::new(policy)), &place, None);
         }
     }

@@ -6,20 +6,24 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::edge::Protocol;
+use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::ObjectRef;
 use crate::model::selector::{check_key, check_value};
-use crate::policy::Policy;
+use crate::model::typed::TypeFault;
+use crate::policy::{Fault, Policy};
 use crate::segment::{EdgeException, SegmentMap};
 
 mod node;
 mod pod;
 mod service;
+mod uid;
 mod workload;
 
 pub use node::Node;
 pub use pod::{Controller, Pod, Shape};
 pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+pub use uid::Uid;
 pub use workload::Workload;
 
 /// One object as the index keeps it.
@@ -41,7 +45,7 @@ impl Object {
     /// Kind, namespace and name.
     pub fn reference(&self) -> ObjectRef {
         let namespaced = |kind: &str, namespace: &Arc<str>, name: &Arc<str>| ObjectRef {
-            kind: kind.into(),
+            kind: intern::string(kind),
             namespace: Some(Arc::clone(namespace)),
             name: Arc::clone(name),
         };
@@ -92,6 +96,18 @@ impl ObjectError {
     }
 }
 
+impl From<TypeFault> for ObjectError {
+    fn from(fault: TypeFault) -> Self {
+        Self::new(fault.field, fault.message)
+    }
+}
+
+impl From<Fault> for ObjectError {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.field, fault.message)
+    }
+}
+
 impl TryFrom<&k8s_openapi::api::core::v1::Namespace> for Namespace {
     type Error = ObjectError;
 
@@ -107,14 +123,14 @@ impl TryFrom<&k8s_openapi::api::core::v1::Namespace> for Namespace {
 fn name_of(metadata: &ObjectMeta) -> Result<Arc<str>, ObjectError> {
     match metadata.name.as_deref() {
         None | Some("") => Err(ObjectError::new("metadata.name", "is missing")),
-        Some(name) => Ok(name.into()),
+        Some(name) => Ok(intern::string(name)),
     }
 }
 
 fn namespace_of(metadata: &ObjectMeta) -> Result<Arc<str>, ObjectError> {
     match metadata.namespace.as_deref() {
         None | Some("") => Err(ObjectError::new("metadata.namespace", "is missing")),
-        Some(namespace) => Ok(namespace.into()),
+        Some(namespace) => Ok(intern::string(namespace)),
     }
 }
 
@@ -125,7 +141,7 @@ fn labels_of(metadata: &ObjectMeta, field: &str) -> Result<Labels, ObjectError> 
             .and_then(|()| check_value(value))
             .map_err(|reason| ObjectError::new(format!("{field}.{key}"), reason))?;
     }
-    Ok(labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
+    Ok(intern::labels(labels.map(|(key, value)| (key.as_str(), value.as_str()))))
 }
 
 fn address(text: &str, field: impl FnOnce() -> String) -> Result<IpAddr, ObjectError> {

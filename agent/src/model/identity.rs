@@ -1,9 +1,10 @@
 //! Identities: what a policy can see of a pod, interned, so that verdicts are cached by number.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::edge::Protocol;
 use super::labels::Labels;
@@ -68,10 +69,33 @@ pub struct IdentityParts {
     pub roles: Roles,
 }
 
+/// What equal identities have in common, without copies.
+type Parts<'a> = (&'a str, &'a Labels, &'a Labels, &'a str, &'a [NamedPort], Roles);
+
+impl IdentityParts {
+    fn view(&self) -> Parts<'_> {
+        let Self { namespace, namespace_labels, labels, service_account, named_ports, roles } = self;
+        (namespace, namespace_labels, labels, service_account, named_ports, *roles)
+    }
+}
+
+impl Identity {
+    fn view(&self) -> Parts<'_> {
+        let Self { namespace, namespace_labels, labels, service_account, named_ports, roles, .. } = self;
+        (namespace, namespace_labels, labels, service_account, named_ports, *roles)
+    }
+}
+
+fn hash(parts: Parts<'_>) -> u64 {
+    FxBuildHasher.hash_one(parts)
+}
+
 /// Gives equal parts the same identity.
 #[derive(Debug, Default)]
 pub struct Interner {
-    known: FxHashMap<IdentityParts, Arc<Identity>>,
+    known: HashTable<Arc<Identity>>,
+    /// Pods of most workloads have the same ones, under identities that differ.
+    named_ports: FxHashSet<Arc<[NamedPort]>>,
     next: u32,
 }
 
@@ -80,27 +104,34 @@ impl Interner {
     pub fn intern(&mut self, mut parts: IdentityParts) -> Arc<Identity> {
         parts.named_ports.sort();
         parts.named_ports.dedup();
-        if let Some(known) = self.known.get(&parts) {
+        let hashed = hash(parts.view());
+        if let Some(known) = self.known.find(hashed, |known| known.view() == parts.view()) {
             return Arc::clone(known);
         }
+        let named_ports = match self.named_ports.get(&*parts.named_ports) {
+            Some(known) => Arc::clone(known),
+            None => Arc::from(parts.named_ports),
+        };
+        self.named_ports.insert(Arc::clone(&named_ports));
         let identity = Arc::new(Identity {
             id: IdentityId(self.next),
-            namespace: Arc::clone(&parts.namespace),
-            namespace_labels: parts.namespace_labels.clone(),
-            labels: parts.labels.clone(),
-            service_account: Arc::clone(&parts.service_account),
-            named_ports: parts.named_ports.clone().into(),
+            namespace: parts.namespace,
+            namespace_labels: parts.namespace_labels,
+            labels: parts.labels,
+            service_account: parts.service_account,
+            named_ports,
             roles: parts.roles,
         });
         self.next += 1;
-        self.known.insert(parts, Arc::clone(&identity));
+        self.known.insert_unique(hashed, Arc::clone(&identity), |known| hash(known.view()));
         identity
     }
 
     /// Forgets identities that nobody else holds, and returns how many were forgotten.
     pub fn forget_unused(&mut self) -> usize {
         let before = self.known.len();
-        self.known.retain(|_, identity| Arc::strong_count(identity) > 1);
+        self.known.retain(|identity| Arc::strong_count(identity) > 1);
+        self.named_ports.retain(|ports| Arc::strong_count(ports) > 1);
         before - self.known.len()
     }
 

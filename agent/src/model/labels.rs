@@ -8,20 +8,44 @@ use serde::{Serialize, Serializer};
 /// The label with which the API server marks every namespace with its own name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Label(Arc<str>, Arc<str>);
+
+impl Label {
+    pub(super) const fn new(key: Arc<str>, value: Arc<str>) -> Self {
+        Self(key, value)
+    }
+
+    pub(super) fn as_pair(&self) -> (&str, &str) {
+        (&self.0, &self.1)
+    }
+}
+
 /// A set of labels, sorted by key, cheap to clone and to compare.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Labels(Arc<[(Arc<str>, Arc<str>)]>);
+pub struct Labels(Arc<[Label]>);
 
 impl Labels {
+    /// Of labels that are sorted by key, without any key twice.
+    pub(super) const fn from_sorted(labels: Arc<[Label]>) -> Self {
+        Self(labels)
+    }
+
+    /// Whether both are one copy in memory.
+    pub fn is_one_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The value of the label `key`, if it is set (it may be empty).
     pub fn get(&self, key: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
-        self.0.get(at).map(|(_, value)| &**value)
+        let at = self.0.binary_search_by(|label| (*label.0).cmp(key)).ok()?;
+        self.0.get(at).map(|label| &*label.1)
     }
 
     /// All labels, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
+        self.0.iter().map(Label::as_pair)
     }
 
     /// Whether there is no label.
@@ -45,8 +69,8 @@ impl Labels {
 impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Labels {
     /// The last value wins where a key is given twice.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(labels: I) -> Self {
-        let mut labels: Vec<(Arc<str>, Arc<str>)> =
-            labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let mut labels: Vec<Label> =
+            labels.into_iter().map(|(key, value)| Label(key.into(), value.into())).collect();
         labels.reverse();
         labels.sort_by(|a, b| a.0.cmp(&b.0));
         labels.dedup_by(|later, first| later.0 == first.0);

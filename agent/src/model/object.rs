@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::intern;
+
 /// Which object: kind, namespace (none for cluster-wide kinds) and name. Shown as `Kind/namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {
@@ -16,12 +18,12 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// A reference to an object of a namespaced kind.
     pub fn namespaced(kind: &str, namespace: &str, name: &str) -> Self {
-        Self { kind: kind.into(), namespace: Some(namespace.into()), name: name.into() }
+        Self { kind: intern::string(kind), namespace: Some(intern::string(namespace)), name: name.into() }
     }
 
     /// A reference to an object of a cluster-wide kind.
     pub fn cluster(kind: &str, name: &str) -> Self {
-        Self { kind: kind.into(), namespace: None, name: name.into() }
+        Self { kind: intern::string(kind), namespace: None, name: name.into() }
     }
 }
 
@@ -50,7 +52,7 @@ pub struct WorkloadRef {
 
 impl WorkloadRef {
     pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+        Self { kind: intern::string(kind), namespace: intern::string(namespace), name: name.into() }
     }
 }
 

@@ -11,7 +11,7 @@ use super::cause::Cause;
 use super::edge::{Counters, Direction, Edge, OrientedBy, Protocol};
 use super::endpoint::{Endpoint, Party};
 use super::time::Timestamp;
-use super::verdict::{Decision, Judgement, Layer, Miss, Reason, Verdict};
+use super::verdict::{Answer, Decision, Judgement, Layer, Miss, Reason, TierOutcome, Verdict};
 
 /// One end of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,9 @@ pub struct DecisionRecord {
     /// `Kind/namespace/name` of the deciding policy.
     pub policy: Option<String>,
     pub rule: Option<u32>,
+    /// What the rule is called, where its index does not say enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_name: Option<String>,
     /// The deciding peer's index in the rule's `from` or `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<u32>,
@@ -108,6 +111,44 @@ pub struct DecisionRecord {
     /// close.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<String>,
+    /// What each tier answered that was asked, in their order; left out where that was one at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<AnswerRecord>,
+}
+
+/// One tier's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    pub layer: Layer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    pub outcome: TierOutcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_name: Option<String>,
+    /// In words.
+    pub reason: String,
+    /// Whether the decision rests on this answer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub decides: bool,
+}
+
+impl From<&Answer> for AnswerRecord {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            layer: answer.layer,
+            tier: answer.tier.as_ref().map(ToString::to_string),
+            outcome: answer.outcome,
+            policy: answer.policy.as_ref().map(ToString::to_string),
+            rule: answer.rule,
+            rule_name: answer.rule_name.as_ref().map(ToString::to_string),
+            reason: answer.reason.to_string(),
+            decides: answer.decides,
+        }
+    }
 }
 
 impl From<&Decision> for DecisionRecord {
@@ -117,11 +158,13 @@ impl From<&Decision> for DecisionRecord {
             layer: decision.layer,
             policy: decision.policy.as_ref().map(ToString::to_string),
             rule: decision.rule,
+            rule_name: decision.rule_name.as_ref().map(ToString::to_string),
             peer: decision.peer,
             reason: decision.reason.to_string(),
             unknown: None,
             isolated_by: Vec::new(),
             nearest: None,
+            chain: decision.chain.iter().map(AnswerRecord::from).collect(),
         };
         match &decision.reason {
             Reason::Unknown(reason) => record.unknown = Some(reason.code().to_owned()),

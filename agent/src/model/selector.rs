@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::intern;
 use super::labels::Labels;
 
 /// A conjunction of requirements on labels. Without any requirement it matches every label set.
@@ -60,7 +61,10 @@ impl Selector {
     pub fn from_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let requirements = labels
             .into_iter()
-            .map(|(key, value)| Requirement { key: key.into(), operator: Operator::In(vec![value.into()]) })
+            .map(|(key, value)| Requirement {
+                key: intern::string(key),
+                operator: Operator::In(vec![intern::string(value)]),
+            })
             .collect();
         Self { requirements }
     }
@@ -103,8 +107,8 @@ impl TryFrom<&LabelSelector> for Selector {
         for (key, value) in selector.match_labels.iter().flatten() {
             check_label(key, value)
                 .map_err(|reason| SelectorError::MatchLabels { key: key.clone(), reason })?;
-            let operator = Operator::In(vec![value.as_str().into()]);
-            requirements.push(Requirement { key: key.as_str().into(), operator });
+            let operator = Operator::In(vec![intern::string(value)]);
+            requirements.push(Requirement { key: intern::string(key), operator });
         }
         for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
             check_key(&expression.key).map_err(|reason| SelectorError::Key { index, reason })?;
@@ -116,8 +120,10 @@ impl TryFrom<&LabelSelector> for Selector {
                 "DoesNotExist" => values(given, index, false).map(|_| Operator::DoesNotExist)?,
                 other => return Err(SelectorError::Operator { index, operator: other.to_owned() }),
             };
-            requirements.push(Requirement { key: expression.key.as_str().into(), operator });
+            requirements.push(Requirement { key: intern::string(&expression.key), operator });
         }
+        // Most have one: room for four would be three quarters empty.
+        requirements.shrink_to_fit();
         Ok(Self { requirements })
     }
 }
@@ -134,7 +140,7 @@ fn values(given: &[String], index: usize, wanted: bool) -> Result<Vec<Arc<str>>,
     for value in given {
         check_value(value).map_err(fault)?;
     }
-    Ok(given.iter().map(|value| value.as_str().into()).collect())
+    Ok(given.iter().map(|value| intern::string(value)).collect())
 }
 
 fn check_label(key: &str, value: &str) -> Result<(), String> {

@@ -49,15 +49,104 @@ pub enum Layer {
     /// No policy layer: nothing judges this direction.
     #[serde(rename = "none")]
     None,
+    /// The admin tier of policy.networking.k8s.io: AdminNetworkPolicy, and ClusterNetworkPolicy in that tier.
+    Admin,
+    /// A tier of projectcalico.org.
+    Calico,
+    /// The rule set of cilium.io, with NetworkPolicy in it.
+    Cilium,
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy,
+    /// The baseline tier of policy.networking.k8s.io.
+    Baseline,
+    /// security.istio.io PeerAuthentication.
+    PeerAuthentication,
+    /// security.istio.io AuthorizationPolicy.
+    AuthorizationPolicy,
 }
 
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::None => "none",
+            Self::Admin => "Admin",
+            Self::Calico => "Calico",
+            Self::Cilium => "Cilium",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::Baseline => "Baseline",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+        })
+    }
+}
+
+/// Something outside the policies that a verdict may depend on, and that is not always known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fact {
+    /// What the initiator calls the responder's address.
+    DomainName,
+    /// Whether the mesh encrypts the connection and knows both ends.
+    MutualTls,
+    /// As whom the initiator is known to the mesh.
+    Principal,
+    /// The request inside the connection: HTTP, DNS.
+    Request,
+    /// The initiator's own port: edges are kept without it.
+    InitiatorPort,
+    NodeLabels,
+    ServiceAccountLabels,
+    /// Where the API server listens.
+    ApiServer,
+    /// What a Service selects.
+    Service,
+    /// What the cluster is called among others.
+    ClusterName,
+}
+
+impl Fact {
+    pub const ALL: [Self; 10] = [
+        Self::DomainName,
+        Self::MutualTls,
+        Self::Principal,
+        Self::Request,
+        Self::InitiatorPort,
+        Self::NodeLabels,
+        Self::ServiceAccountLabels,
+        Self::ApiServer,
+        Self::Service,
+        Self::ClusterName,
+    ];
+
+    /// As files hold it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DomainName => "domain-name",
+            Self::MutualTls => "mutual-tls",
+            Self::Principal => "principal",
+            Self::Request => "request",
+            Self::InitiatorPort => "initiator-port",
+            Self::NodeLabels => "node-labels",
+            Self::ServiceAccountLabels => "service-account-labels",
+            Self::ApiServer => "api-server",
+            Self::Service => "service",
+            Self::ClusterName => "cluster-name",
+        }
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DomainName => "the domain name of the address",
+            Self::MutualTls => "whether the connection is mutual TLS",
+            Self::Principal => "the initiator's principal",
+            Self::Request => "the request inside the connection",
+            Self::InitiatorPort => "the initiator's own port",
+            Self::NodeLabels => "the node's labels",
+            Self::ServiceAccountLabels => "the labels of the service account",
+            Self::ApiServer => "where the API server listens",
+            Self::Service => "what the Service selects",
+            Self::ClusterName => "the name of the cluster",
         })
     }
 }
@@ -108,6 +197,12 @@ pub enum UnknownReason {
     ObjectInvalid { object: Arc<ObjectRef> },
     /// A policy could not be read in this place, and the verdict depends on it.
     PolicyInvalid { policy: Arc<ObjectRef>, field: Arc<str> },
+    /// A policy says something in this place that is not judged, and the verdict depends on it.
+    PolicyUnsupported { policy: Arc<ObjectRef>, field: Arc<str> },
+    /// A policy asks in this place for what is not known, and the verdict depends on it.
+    FactMissing { policy: Arc<ObjectRef>, field: Arc<str>, fact: Fact },
+    /// Policies of equal priority that select the pod decide differently: the API leaves open which is first.
+    EqualPriority { policies: Arc<[ObjectRef]> },
     /// The Service has no ready backend that we know.
     NoBackends,
     /// The Service's backends get different verdicts.
@@ -141,6 +236,9 @@ impl UnknownReason {
             Self::AddressMissing => "address-missing",
             Self::ObjectInvalid { .. } => "object-invalid",
             Self::PolicyInvalid { .. } => "policy-invalid",
+            Self::PolicyUnsupported { .. } => "policy-unsupported",
+            Self::FactMissing { .. } => "fact-missing",
+            Self::EqualPriority { .. } => "equal-priority",
             Self::NoBackends => "no-backends",
             Self::BackendsDiffer { .. } => "backends-differ",
             Self::PodsDiffer { .. } => "pods-differ",
@@ -166,6 +264,16 @@ impl fmt::Display for UnknownReason {
             Self::AddressMissing => f.write_str("the pod has no address, and an ipBlock decides"),
             Self::ObjectInvalid { object } => write!(f, "{object} could not be read"),
             Self::PolicyInvalid { policy, field } => write!(f, "{policy} could not be read at {field}"),
+            Self::PolicyUnsupported { policy, field } => {
+                write!(f, "{policy} has {field}, which is not judged")
+            }
+            Self::FactMissing { policy, field, fact } => {
+                write!(f, "{policy} asks at {field} for what is not known: {fact}")
+            }
+            Self::EqualPriority { policies } => {
+                f.write_str("the order of policies of equal priority is open, and they decide differently:")?;
+                policies.iter().try_for_each(|policy| write!(f, " {policy}"))
+            }
             Self::NoBackends => f.write_str("the Service has no ready backend that is known"),
             Self::BackendsDiffer { allowed, denied, unknown } => write!(
                 f,
@@ -203,6 +311,8 @@ pub struct NearestMiss {
     pub policy: Arc<ObjectRef>,
     /// The rule's index in the direction's list.
     pub rule: u32,
+    /// What it is called, where its index does not say enough.
+    pub rule_name: Option<Arc<str>>,
     /// The index in `from` or `to` that matched, or came closest; `None` if the rule has no peer list.
     pub peer: Option<u32>,
     pub lacks: Miss,
@@ -219,13 +329,16 @@ pub enum Miss {
     NamespaceLabels { selector: Arc<str> },
     /// The port matches; the address is outside the block, or in its `except`.
     IpBlock { block: Arc<str> },
+    /// The port matches, the peer is another one than the rule speaks of.
+    Peer { wanted: Arc<str> },
     /// Neither the peer nor the port matches.
     PeerAndPort,
 }
 
 impl fmt::Display for NearestMiss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rule {}", self.policy, self.rule)?;
+        write!(f, "{}", self.policy)?;
+        write_rule(f, Some(self.rule), self.rule_name.as_deref())?;
         match &self.lacks {
             Miss::Port { asked, protocol, allowed } => {
                 write!(f, " would match but for the port: {asked}/{protocol} is not in [{allowed}]")
@@ -237,6 +350,7 @@ impl fmt::Display for NearestMiss {
                 write!(f, " would match but for the peer's namespace: it is not {selector}")
             }
             Miss::IpBlock { block } => write!(f, " would match but for the address: it is not in {block}"),
+            Miss::Peer { wanted } => write!(f, " would match but for the peer: it is not {wanted}"),
             Miss::PeerAndPort => f.write_str(" matches neither the peer nor the port"),
         }
     }
@@ -251,6 +365,13 @@ pub enum Reason {
     NotIsolated,
     /// Allow or deny: the rule named in the decision matched.
     Rule,
+    /// Allow: the rule named in the decision matched, and looks into the connection at this field: requests that it
+    /// does not let pass are answered with a refusal.
+    RuleBelowL7 { field: Arc<str> },
+    /// Deny: rules match the connection, but look into it, and none lets this request pass.
+    NoRequestMatches,
+    /// The tier's end: no rule of its policies matches.
+    EndOfTier,
     /// Allow: the scenario assumes it (`dns`).
     Assumed(super::scenario::Assumption),
     /// Deny: policies isolate the pod, and no rule of theirs matches.
@@ -265,6 +386,13 @@ impl fmt::Display for Reason {
             Self::NotJudged(why) => write!(f, "{why}"),
             Self::NotIsolated => f.write_str("no policy isolates the pod in this direction"),
             Self::Rule => f.write_str("the rule matches"),
+            Self::RuleBelowL7 { field } => {
+                write!(f, "the rule matches at L4; requests depend on L7 ({field})")
+            }
+            Self::NoRequestMatches => {
+                f.write_str("the rule matches at L4, but no L7 rule lets the request pass")
+            }
+            Self::EndOfTier => f.write_str("no rule of the tier matches"),
             Self::Assumed(assumption) => write!(f, "assumed allowed: {assumption}"),
             Self::NoRuleMatches { isolated_by, nearest } => {
                 f.write_str("isolated by ")?;
@@ -293,9 +421,98 @@ pub struct Decision {
     pub policy: Option<Arc<ObjectRef>>,
     /// The deciding rule's index in the direction's list.
     pub rule: Option<u32>,
+    /// What the rule is called, where its index does not say enough: its name, or the list that it is in.
+    pub rule_name: Option<Arc<str>>,
     /// The deciding peer's index in that rule's `from` or `to`; `None` where the rule names no peer.
     pub peer: Option<u32>,
     pub reason: Reason,
+    /// What each tier answered that was asked, in their order; empty where that was one at most.
+    pub chain: Box<[Answer]>,
+}
+
+impl Decision {
+    /// A decision that no tier made.
+    pub fn without_tier(direction: Direction, verdict: Verdict, reason: Reason) -> Self {
+        Self {
+            direction,
+            verdict,
+            layer: Layer::None,
+            policy: None,
+            rule: None,
+            rule_name: None,
+            peer: None,
+            reason,
+            chain: Box::default(),
+        }
+    }
+}
+
+/// What a tier says about a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TierOutcome {
+    Allow,
+    Deny,
+    /// The next tier decides.
+    Pass,
+    Unknown,
+}
+
+impl TierOutcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "Allow",
+            Self::Deny => "Deny",
+            Self::Pass => "Pass",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One tier's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Answer {
+    pub layer: Layer,
+    /// The tier's own name, where tiers have names.
+    pub tier: Option<Arc<str>>,
+    pub outcome: TierOutcome,
+    /// The policy and the rule that made the outcome, as in a [`Decision`].
+    pub policy: Option<Arc<ObjectRef>>,
+    pub rule: Option<u32>,
+    pub rule_name: Option<Arc<str>>,
+    pub reason: Reason,
+    /// Whether the decision rests on this answer.
+    pub decides: bool,
+}
+
+impl fmt::Display for Answer {
+    /// `Admin: Pass by AdminNetworkPolicy/p rule 2`; with a `*` in front where it decides.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.decides {
+            f.write_str("*")?;
+        }
+        write!(f, "{}", self.layer)?;
+        if let Some(tier) = &self.tier {
+            write!(f, " tier {tier}")?;
+        }
+        write!(f, ": {}", self.outcome.as_str())?;
+        match (&self.reason, &self.policy) {
+            (Reason::Rule | Reason::RuleBelowL7 { .. } | Reason::NoRequestMatches, Some(policy)) => {
+                write!(f, " by {policy}")?;
+                write_rule(f, self.rule, self.rule_name.as_deref())?;
+                if self.reason == Reason::Rule { Ok(()) } else { write!(f, ": {}", self.reason) }
+            }
+            (reason, _) => write!(f, ", {reason}"),
+        }
+    }
+}
+
+/// ` rule 2 "allow-dns"`, ` rule ingressDeny[0]`, or nothing where no rule decided.
+pub(crate) fn write_rule(f: &mut impl fmt::Write, rule: Option<u32>, name: Option<&str>) -> fmt::Result {
+    match (rule, name) {
+        (_, Some(name)) => write!(f, " rule {name}"),
+        (Some(rule), None) => write!(f, " rule {rule}"),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Both directions of one connection under one scenario.

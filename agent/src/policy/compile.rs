@@ -1,183 +1,227 @@
-//! From policies to tiers: selectors interned, blocks numbered, policies indexed by namespace. Once a set.
+//! From policies to layers of tiers: conditions interned, blocks numbered, policies indexed by namespace. Once a set.
+
+mod order;
+mod peers;
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
+use crate::model::dialect::Dialect;
 use crate::model::edge::Direction;
+use crate::model::facts::ClusterFacts;
 use crate::model::identity::Identity;
-use crate::model::scenario::Scenario;
-use crate::model::selector::Selector;
-use crate::model::verdict::Layer;
+use crate::model::scenario::{DefaultDeny, Scenario};
 
+use self::order::Placed;
+use self::peers::Sets;
+use super::condition::Condition;
 use super::fault::{Content, Field};
+use super::given::Given;
 use super::prefix::Prefixes;
-use super::spec::{IpBlock, Namespaces, Peer, Peers, Policy, Rule, Section};
-use super::tier::{
-    Atom, AtomId, CompiledBlock, CompiledPeer, CompiledPeers, CompiledPolicy, CompiledRule, CompiledSection,
-    Tier, TierKind,
-};
+use super::spec::{Action, Part, Policy, Rule, Scope, Section};
+use super::tier::{CompiledPolicy, CompiledRule, CompiledSection, ConditionId, Tier};
 
 /// The policies of one scenario, compiled.
 #[derive(Debug)]
 pub(crate) struct Compiled {
+    /// By group, each in its order.
     pub(crate) tiers: Vec<Tier>,
-    pub(crate) atoms: Vec<Atom>,
+    pub(crate) conditions: Vec<Condition>,
     pub(crate) prefixes: Prefixes,
+    pub(crate) facts: Arc<ClusterFacts>,
+    /// Whether any rule tells nodes apart.
+    pub(crate) sees_nodes: bool,
+    /// Whether any block may mean addresses of the cluster's pods and nodes.
+    pub(crate) blocks_see_cluster: bool,
 }
 
 impl Compiled {
     /// Compiles the policies that exist. What a scenario adds to them depends on the namespace, and is made
     /// when a namespace is first asked for.
-    pub(crate) fn new(policies: &[Arc<Policy>], scenario: &Scenario) -> Self {
-        let mut compiler = Compiler { prefixes: Prefixes::new(nets(policies)), ..Compiler::default() };
-        let mut sorted: Vec<&Arc<Policy>> = policies.iter().collect();
-        sorted.sort_by(|a, b| {
-            let key = |policy: &Policy| (Arc::clone(&policy.reference.name), Arc::clone(&policy.reference));
-            key(a).cmp(&key(b))
-        });
-        let mut index = PolicyIndex::default();
-        for policy in sorted {
-            index.add(&policy.namespace, Arc::new(compiler.policy(policy)));
-        }
-        index.default_deny = match scenario {
-            Scenario::Enforced => None,
-            Scenario::DefaultDeny(settings) => Some(settings.clone()),
+    pub(crate) fn new(
+        policies: &[Arc<Policy>],
+        facts: &Arc<ClusterFacts>,
+        dialect: &Dialect,
+        scenario: &Scenario,
+    ) -> Self {
+        let sets = Sets::new(policies, facts);
+        let mut compiler = Compiler {
+            prefixes: Prefixes::new(sets.nets(policies)),
+            conditions: Vec::new(),
+            known: FxHashMap::default(),
+            sets: &sets,
+            dialect,
+            sees_nodes: false,
+            blocks_see_cluster: false,
         };
-        let tier = Tier { layer: Layer::NetworkPolicy, kind: TierKind::Union, policies: index };
-        Self { tiers: vec![tier], atoms: compiler.atoms, prefixes: compiler.prefixes }
+        let default_deny = match scenario {
+            Scenario::Enforced => None,
+            Scenario::DefaultDeny(settings) => Some(settings),
+        };
+        let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));
+        let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, .. } = compiler;
+        Self { tiers, conditions, prefixes, facts: Arc::clone(facts), sees_nodes, blocks_see_cluster }
     }
 
     /// Whether any pod could be judged by a policy in this direction.
     pub(crate) fn has_policies(&self, direction: Direction) -> bool {
         self.tiers.iter().any(|tier| tier.policies.any_applies(direction))
     }
+
+    pub(crate) fn condition(&self, id: ConditionId) -> Option<&Condition> {
+        self.conditions.get(id.0 as usize)
+    }
 }
 
-/// Every block and exception of the set.
-fn nets(policies: &[Arc<Policy>]) -> impl Iterator<Item = IpNet> {
-    let sections =
-        policies.iter().flat_map(|policy| Direction::BOTH.map(|direction| policy.section(direction)));
-    let peers = sections.flat_map(|section| &section.rules).flat_map(|rule| match &rule.peers {
-        Peers::Of(peers) => peers.as_slice(),
-        Peers::Any | Peers::Unknown(_) => &[],
-    });
-    peers.flat_map(|peer| match peer {
-        Peer::Block(block) => block.cidr.iter().chain(&block.except).copied().collect(),
-        Peer::Pods { .. } | Peer::Unknown(_) => Vec::new(),
-    })
-}
-
-#[derive(Default)]
-struct Compiler {
+struct Compiler<'a> {
     prefixes: Prefixes,
-    atoms: Vec<Atom>,
-    known: FxHashMap<Atom, AtomId>,
+    conditions: Vec<Condition>,
+    known: FxHashMap<Condition, ConditionId>,
+    sets: &'a Sets<'a>,
+    dialect: &'a Dialect,
+    sees_nodes: bool,
+    blocks_see_cluster: bool,
 }
 
-impl Compiler {
-    fn policy(&mut self, policy: &Policy) -> CompiledPolicy {
-        CompiledPolicy {
-            reference: Arc::clone(&policy.reference),
-            subject: policy.subject.clone(),
-            egress: self.section(&policy.egress, &policy.namespace),
-            ingress: self.section(&policy.ingress, &policy.namespace),
-        }
-    }
+/// The policy's own namespace; none for cluster-wide ones.
+type Own<'a> = Option<&'a Content<Arc<str>>>;
 
-    fn section(&mut self, section: &Section, own: &Content<Arc<str>>) -> CompiledSection {
-        let rules = section.rules.iter().map(|rule| self.rule(rule, own)).collect();
-        CompiledSection { applies: section.applies.clone(), rules }
-    }
-
-    fn rule(&mut self, rule: &Rule, own: &Content<Arc<str>>) -> CompiledRule {
-        let peers = match &rule.peers {
-            Peers::Any => CompiledPeers::Any,
-            Peers::Unknown(field) => CompiledPeers::Unknown(Field::clone(field)),
-            Peers::Of(peers) => CompiledPeers::Of(peers.iter().map(|peer| self.peer(peer, own)).collect()),
+impl Compiler<'_> {
+    fn policy(&mut self, placed: &Placed<'_>) -> CompiledPolicy {
+        let Part { scope, subject, .. } = placed.part;
+        let own = match scope {
+            Scope::Namespace(namespace) => Some(namespace),
+            Scope::Cluster => None,
         };
-        let (ports, also) = (rule.ports.clone(), rule.also.clone());
-        CompiledRule { action: rule.action, peers, ports, also, assumed: None }
-    }
-
-    fn peer(&mut self, peer: &Peer, own: &Content<Arc<str>>) -> CompiledPeer {
-        match peer {
-            Peer::Unknown(field) => CompiledPeer::Unknown(Field::clone(field)),
-            Peer::Block(block) => self.block(block),
-            Peer::Pods { namespaces, pods } => {
-                let namespaces = match namespaces {
-                    Err(field) => Err(Field::clone(field)),
-                    Ok(Namespaces::Own) => own.clone().map(|name| Some(self.atom(Atom::Namespace(name)))),
-                    Ok(Namespaces::Labelled(selector)) => Ok(self.selector(selector, Atom::NamespaceLabels)),
-                };
-                let pods = pods.as_ref().map_err(Field::clone);
-                let pods = pods.map(|selector| self.selector(selector, Atom::PodLabels));
-                CompiledPeer::Pods { namespaces, pods }
-            }
-        }
-    }
-
-    fn block(&self, block: &IpBlock) -> CompiledPeer {
-        // Every block of the set is in the table, so each has a number.
-        let id = |net: &IpNet| self.prefixes.id(net);
-        let cidr = match &block.cidr {
-            Err(field) => Err(Field::clone(field)),
-            Ok(net) => id(net).ok_or_else(|| Field::from("spec")),
+        let mut policy = CompiledPolicy {
+            reference: Arc::clone(&placed.policy.reference),
+            subject: self.condition(subject, own),
+            rank: placed.rank,
+            egress: self.section(&placed.part.egress, own),
+            ingress: self.section(&placed.part.ingress, own),
         };
-        let except = block.except.iter().filter_map(id).collect();
-        CompiledPeer::Block(CompiledBlock { cidr, except, broken_except: block.broken_except.clone() })
-    }
-
-    fn selector(&mut self, selector: &Selector, atom: fn(Selector) -> Atom) -> Option<AtomId> {
-        (!selector.is_everything()).then(|| self.atom(atom(selector.clone())))
-    }
-
-    fn atom(&mut self, atom: Atom) -> AtomId {
-        if let Some(known) = self.known.get(&atom) {
-            return *known;
+        if let Some(field) = &placed.lost {
+            lose(&mut policy.egress, field);
+            lose(&mut policy.ingress, field);
         }
-        let id = AtomId(u32::try_from(self.atoms.len()).unwrap_or(u32::MAX));
-        self.atoms.push(atom.clone());
-        self.known.insert(atom, id);
-        id
+        policy
     }
+
+    fn section(&mut self, section: &Section, own: Own<'_>) -> CompiledSection {
+        let rules: Vec<CompiledRule> =
+            section.rules.iter().enumerate().map(|(at, rule)| self.rule(at, rule, own)).collect();
+        let denies = rules.iter().any(|rule| rule.action == Action::Deny);
+        CompiledSection {
+            applies: section.applies.clone(),
+            isolates: section.isolates.clone(),
+            denies,
+            rules,
+        }
+    }
+
+    fn rule(&mut self, at: usize, rule: &Rule, own: Own<'_>) -> CompiledRule {
+        let Rule { action, peers, ports, not_ports, given, l7, index, name } = rule;
+        CompiledRule {
+            action: *action,
+            peers: self.peers(peers, own),
+            ports: ports.clone(),
+            not_ports: not_ports.clone(),
+            given: given.clone(),
+            l7: l7.clone(),
+            index: index.unwrap_or_else(|| super::evaluate::index(at)),
+            name: name.clone(),
+            assumed: None,
+        }
+    }
+
+    /// The number of a condition; none where it always holds.
+    fn condition(&mut self, condition: &Condition, own: Own<'_>) -> Option<ConditionId> {
+        if condition.is_everything() {
+            return None;
+        }
+        let condition = condition.in_namespace(own);
+        if condition.is_everything() {
+            return None;
+        }
+        if let Some(known) = self.known.get(&condition) {
+            return Some(*known);
+        }
+        let id = ConditionId(super::evaluate::index(self.conditions.len()));
+        self.conditions.push(condition.clone());
+        self.known.insert(condition, id);
+        Some(id)
+    }
+}
+
+/// Nobody knows where the policy's rules stand, so any of them may count or not, and the end of its tier deny.
+fn lose(section: &mut CompiledSection, field: &Field) {
+    for rule in &mut section.rules {
+        rule.given = Given::All(vec![rule.given.clone(), Given::Unknown(Field::clone(field))]);
+    }
+    section.rules.push(CompiledRule {
+        action: Action::Deny,
+        peers: super::tier::CompiledPeers::Unknown(Field::clone(field)),
+        ports: super::spec::Ports::Any,
+        not_ports: Vec::new(),
+        given: Given::nothing(),
+        l7: None,
+        index: super::evaluate::index(section.rules.len()),
+        name: None,
+        assumed: None,
+    });
 }
 
 /// The policies of a tier, by the namespace whose pods they may select.
 #[derive(Debug, Default)]
 pub(crate) struct PolicyIndex {
-    /// In the order of their names.
+    /// In the order in which they are asked.
     all: Vec<Arc<CompiledPolicy>>,
     by_namespace: FxHashMap<Arc<str>, Vec<usize>>,
+    /// Those that are not bound to a namespace.
+    cluster: Vec<usize>,
     /// Those that could be in any namespace, and the field that would say in which.
     anywhere: Vec<(usize, Field)>,
-    pub(crate) default_deny: Option<crate::model::scenario::DefaultDeny>,
+    /// What the scenario adds, and before which policy.
+    pub(crate) added: Option<(DefaultDeny, usize)>,
+}
+
+/// A policy of a tier that may select a pod.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) at: usize,
+    pub(crate) policy: &'a Arc<CompiledPolicy>,
+    /// There where it is not certain that it is in the pod's namespace.
+    pub(crate) anywhere: Option<&'a Field>,
 }
 
 impl PolicyIndex {
-    pub(crate) fn add(&mut self, namespace: &Content<Arc<str>>, policy: Arc<CompiledPolicy>) {
+    pub(crate) fn add(&mut self, scope: &Scope, policy: Arc<CompiledPolicy>) {
         let at = self.all.len();
-        match namespace {
-            Ok(namespace) => self.by_namespace.entry(Arc::clone(namespace)).or_default().push(at),
-            Err(field) => self.anywhere.push((at, Field::clone(field))),
+        match scope {
+            Scope::Cluster => self.cluster.push(at),
+            Scope::Namespace(Ok(namespace)) => {
+                self.by_namespace.entry(Arc::clone(namespace)).or_default().push(at);
+            }
+            Scope::Namespace(Err(field)) => self.anywhere.push((at, Field::clone(field))),
         }
         self.all.push(policy);
     }
 
     fn any_applies(&self, direction: Direction) -> bool {
         let denied =
-            self.default_deny.as_ref().is_some_and(|settings| settings.directions.contains(&direction));
+            self.added.as_ref().is_some_and(|(settings, _)| settings.directions.contains(&direction));
         denied || self.all.iter().any(|policy| policy.section(direction).applies != Ok(false))
     }
 
-    /// The policies that may select pods of this identity's namespace, in the order of their names. The field
-    /// is there where it is not certain that they are in that namespace.
-    pub(crate) fn of_namespace(&self, subject: &Identity) -> Vec<(&Arc<CompiledPolicy>, Option<&Field>)> {
+    /// The policies that may select pods of this identity's namespace, in their order.
+    pub(crate) fn of_namespace(&self, subject: &Identity) -> Vec<Candidate<'_>> {
         let own = self.by_namespace.get(&subject.namespace).into_iter().flatten().map(|at| (*at, None));
+        let cluster = self.cluster.iter().map(|at| (*at, None));
         let anywhere = self.anywhere.iter().map(|(at, field)| (*at, Some(field)));
-        let mut found: Vec<(usize, Option<&Field>)> = own.chain(anywhere).collect();
+        let mut found: Vec<(usize, Option<&Field>)> = own.chain(cluster).chain(anywhere).collect();
         found.sort_by_key(|(at, _)| *at);
-        found.into_iter().filter_map(|(at, field)| Some((self.all.get(at)?, field))).collect()
+        let candidate = |(at, anywhere)| Some(Candidate { at, policy: self.all.get(at)?, anywhere });
+        found.into_iter().filter_map(candidate).collect()
     }
 }

@@ -7,14 +7,14 @@ use crate::model::identity::Identity;
 use crate::model::object::ObjectRef;
 use crate::model::role::Roles;
 use crate::model::scenario::{Assumption, DefaultDeny};
-use crate::model::selector::Selector;
 
+use super::given::Given;
 use super::spec::{Action, PortMatch, PortSpec, Ports};
 use super::tier::{CompiledPeer, CompiledPeers, CompiledPolicy, CompiledRule, CompiledSection};
 
 /// The kind and the name by which reports show the added policy.
 const KIND: &str = "DefaultDeny";
-const NAME: &str = "default-deny";
+pub(super) const NAME: &str = "default-deny";
 
 /// The policy that the scenario adds for pods of this identity; none where the namespace is exempt.
 ///
@@ -25,11 +25,14 @@ pub(crate) fn policy_for(subject: &Identity, settings: &DefaultDeny) -> Option<C
     }
     let section = |direction| CompiledSection {
         applies: Ok(settings.directions.contains(&direction)),
+        isolates: Ok(true),
+        denies: false,
         rules: settings.assume.iter().filter_map(|a| rule(*a, direction, subject.roles)).collect(),
     };
     Some(CompiledPolicy {
         reference: Arc::new(ObjectRef::namespaced(KIND, &subject.namespace, NAME)),
-        subject: Ok(Selector::everything()),
+        subject: None,
+        rank: u32::MAX,
         egress: section(Direction::Egress),
         ingress: section(Direction::Ingress),
     })
@@ -57,8 +60,17 @@ fn rule(assumption: Assumption, direction: Direction, subject: Roles) -> Option<
     };
     let ports =
         protocols.iter().map(|protocol| PortMatch { protocol: Ok(*protocol), port: Ok(port.clone()) });
-    let ports = Ports::Of(ports.collect());
-    Some(CompiledRule { action: Action::Allow, peers, ports, also: None, assumed: Some(assumption) })
+    Some(CompiledRule {
+        action: Action::Allow,
+        peers,
+        ports: Ports::Of(ports.collect()),
+        not_ports: Vec::new(),
+        given: Given::nothing(),
+        l7: None,
+        index: 0,
+        name: None,
+        assumed: Some(assumption),
+    })
 }
 
 const PORT_PROTOCOLS: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp];

@@ -54,6 +54,8 @@ pub struct PolicySteps {
 pub struct RuleStep {
     /// Its index in the direction's list; none for what a scenario assumes.
     pub rule: Option<u32>,
+    /// `rule 0`, `rule ingressDeny[0]`, `rule 1 Deny`: what it does is told where a policy does not only allow.
+    pub name: String,
     pub outcome: Outcome,
     pub parts: Vec<PartSteps>,
 }

@@ -9,13 +9,14 @@ use smallvec::{SmallVec, smallvec};
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::endpoint::{Connection, Endpoint, Party, Pod, is_link_local_protocol};
+use crate::model::facts::{ClusterFacts, ConnectionFacts};
 use crate::model::identity::Identity;
 use crate::model::object::ObjectRef;
 use crate::model::scenario::Scenario;
-use crate::model::verdict::{Decision, Judgement, Layer, NotJudged, Reason, UnknownReason, Verdict};
+use crate::model::verdict::{Decision, Judgement, NotJudged, Reason, UnknownReason, Verdict};
 
 use super::cache::{Cache, Key, KeyPeer, Membership, Selected, Selection, TierSelection};
-use super::compile::Compiled;
+use super::compile::{Candidate, Compiled};
 use super::default_deny;
 use super::evaluate::{Evaluation, PeerKind};
 use super::fault::Field;
@@ -45,11 +46,12 @@ pub(super) struct Case<'a> {
     pub(super) port: u16,
     pub(super) protocol: Protocol,
     pub(super) direction: Direction,
+    pub(super) given: &'a ConnectionFacts,
 }
 
 /// How a node stands to the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NodeRelation {
+pub(crate) enum NodeRelation {
     NotANode,
     Own,
     Other,
@@ -57,10 +59,20 @@ enum NodeRelation {
 }
 
 impl Judge {
-    /// Compiles the policies for one scenario.
+    /// Compiles the policies for one scenario. Nothing is known of the cluster but its pods.
     pub fn new(policies: &[Arc<Policy>], dialect: Dialect, scenario: &Scenario) -> Self {
-        let compiled = Compiled::new(policies, scenario);
-        let cache = Cache::new(compiled.atoms.len());
+        Self::with_facts(policies, &Arc::default(), dialect, scenario)
+    }
+
+    /// The same, with what is known of the cluster besides.
+    pub fn with_facts(
+        policies: &[Arc<Policy>],
+        facts: &Arc<ClusterFacts>,
+        dialect: Dialect,
+        scenario: &Scenario,
+    ) -> Self {
+        let compiled = Compiled::new(policies, facts, &dialect, scenario);
+        let cache = Cache::new(compiled.conditions.len());
         let has_policies = Direction::BOTH.map(|direction| compiled.has_policies(direction));
         let scenario = scenario.clone();
         Self { compiled, dialect, scenario, cache, not_judged: FxHashMap::default(), has_policies }
@@ -78,15 +90,22 @@ impl Judge {
 
     /// What the scenario would do with a connection, in both directions.
     pub fn judge(&mut self, connection: &Connection<'_>) -> Judgement {
-        Judgement {
-            egress: self.judge_direction(connection, Direction::Egress),
-            ingress: self.judge_direction(connection, Direction::Ingress),
-        }
+        self.judge_given(connection, &ConnectionFacts::NONE)
     }
 
-    pub(super) fn judge_direction(
+    /// The same, with what is known of the connection besides.
+    pub fn judge_given(&mut self, connection: &Connection<'_>, given: &ConnectionFacts) -> Judgement {
+        let [egress, ingress] = Direction::BOTH.map(|direction| {
+            let decision = self.judge_direction(connection, given, direction);
+            self.cache.shared.share(decision)
+        });
+        Judgement { egress, ingress }
+    }
+
+    fn judge_direction(
         &mut self,
         connection: &Connection<'_>,
+        given: &ConnectionFacts,
         direction: Direction,
     ) -> Arc<Decision> {
         match &connection.responder.endpoint {
@@ -94,11 +113,13 @@ impl Judge {
                 self.without_backends(connection.initiator, direction)
             }
             Endpoint::Service(_) => {
-                let decisions =
-                    cases(connection, direction).into_iter().map(|case| self.judge_case(&case)).collect();
+                let cases = cases(connection, given, direction);
+                let decisions = cases.into_iter().map(|case| self.judge_case(&case)).collect();
                 one_of(decisions, direction)
             }
-            _ => self.judge_case(&case(connection, connection.responder, connection.port, direction)),
+            _ => {
+                self.judge_case(&case(connection, connection.responder, connection.port, (given, direction)))
+            }
         }
     }
 
@@ -195,42 +216,49 @@ impl Judge {
 
     /// Judges a pod by its policies.
     fn judge_pod(&mut self, pod: &Pod, case: &Case<'_>) -> Arc<Decision> {
-        let (peer, class) = self.view(case);
+        let (peer, class) = self.view(pod, case);
         let key_peer = match peer {
             PeerKind::Pod(identity) => KeyPeer::Pod(identity.id.index()),
-            PeerKind::Node => KeyPeer::Node,
+            PeerKind::Node { name, relation } => KeyPeer::Node(self.cache.node(name), relation),
             PeerKind::External => KeyPeer::External,
             PeerKind::Unknown(reason) => KeyPeer::Unknown(self.cache.reason(reason)),
         };
         let subject = &pod.identity;
-        if class == AddressClass::DIVIDED {
-            // Rare: blocks that came after the addresses were counted together.
+        let given = self.cache.given(case.given).filter(|_| class != AddressClass::DIVIDED);
+        let Some(given) = given else {
+            // Rare: blocks that came after the addresses were counted together, or a request of its own.
             let selection = self.selection(subject, case.direction);
             return Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
-        }
-        let key = Key::new(subject.id.index(), (key_peer, class), (case.port, case.protocol), case.direction);
+        };
+        let ports = (case.port, case.protocol);
+        let key = Key::new(subject.id.index(), (key_peer, class), ports, case.direction, given);
         if let Some(decision) = self.cache.decisions.get(key) {
             return decision;
         }
         let selection = self.selection(subject, case.direction);
         let decision = Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
+        let decision = self.cache.shared.share(decision);
         self.cache.decisions.insert(key, Arc::clone(&decision));
         decision
     }
 
     /// What policies can see of the case's peer.
-    pub(super) fn view<'a>(&self, case: &Case<'a>) -> (PeerKind<'a>, AddressClass) {
+    pub(super) fn view<'a>(&self, subject: &Pod, case: &Case<'a>) -> (PeerKind<'a>, AddressClass) {
+        let node = |name: Option<&'a Arc<str>>| match self.compiled.sees_nodes {
+            true => PeerKind::Node { name, relation: node_relation(subject, case.peer) },
+            false => PeerKind::Node { name: None, relation: NodeRelation::Unknown },
+        };
         let peer = match &case.peer.endpoint {
-            Endpoint::Pod(pod) if pod.host_network => PeerKind::Node,
+            Endpoint::Pod(pod) if pod.host_network => node(pod.node.as_ref()),
             Endpoint::Pod(pod) => PeerKind::Pod(&pod.identity),
-            Endpoint::Node(_) => PeerKind::Node,
+            Endpoint::Node(name) => node(Some(name)),
             Endpoint::External | Endpoint::Range(_) => PeerKind::External,
             // A Service opens no connection: its address as a source is that of source NAT.
             Endpoint::Service(_) => PeerKind::Unknown(&UnknownReason::Snat),
             Endpoint::Unknown(reason) => PeerKind::Unknown(reason),
         };
         let ignored = match peer {
-            PeerKind::Pod(_) | PeerKind::Node => self.dialect.ip_block_matches_pods == Some(false),
+            PeerKind::Pod(_) | PeerKind::Node { .. } => !self.compiled.blocks_see_cluster,
             PeerKind::External => false,
             PeerKind::Unknown(_) => true,
         };
@@ -256,7 +284,7 @@ impl Judge {
         let mut none = Membership::default();
         let membership = match peer {
             PeerKind::Pod(identity) => self.cache.membership(identity.id.index()),
-            PeerKind::Node | PeerKind::External | PeerKind::Unknown(_) => &mut none,
+            PeerKind::Node { .. } | PeerKind::External | PeerKind::Unknown(_) => &mut none,
         };
         ask(&mut Evaluation {
             compiled: &self.compiled,
@@ -268,6 +296,7 @@ impl Judge {
             divided: case.peer.as_range().filter(|_| class == AddressClass::DIVIDED),
             port: case.port,
             protocol: case.protocol,
+            given: case.given,
             membership,
         })
     }
@@ -277,26 +306,48 @@ impl Judge {
         if let Some(known) = self.cache.selection(subject.id.index(), direction) {
             return known;
         }
-        let cache = &mut self.cache;
+        let (cache, compiled) = (&mut self.cache, &self.compiled);
         let selection: Selection =
-            self.compiled.tiers.iter().map(|tier| select(tier, cache, subject, direction)).collect();
+            compiled.tiers.iter().map(|tier| select(tier, compiled, cache, subject, direction)).collect();
         self.cache.remember_selection(subject.id.index(), direction, &selection);
         selection
     }
 
     fn not_judged(&mut self, direction: Direction, why: NotJudged) -> Arc<Decision> {
-        let new = || Arc::new(decision(direction, Verdict::Allow, Reason::NotJudged(why)));
+        let new = || Arc::new(Decision::without_tier(direction, Verdict::Allow, Reason::NotJudged(why)));
         Arc::clone(self.not_judged.entry((direction, why)).or_insert_with(new))
     }
 }
 
-fn select(tier: &Tier, cache: &mut Cache, subject: &Identity, direction: Direction) -> TierSelection {
+fn select(
+    tier: &Tier,
+    compiled: &Compiled,
+    cache: &mut Cache,
+    subject: &Identity,
+    direction: Direction,
+) -> TierSelection {
     let mut policies = Vec::new();
-    for (policy, anywhere) in tier.policies.of_namespace(subject) {
-        let selects = anywhere
-            .map_or(Tri::Yes, Tri::field)
-            .and(|| Tri::of(&policy.subject, |selector| selector.matches(&subject.labels)))
-            .and(|| Tri::of(&policy.section(direction).applies, |applies| *applies));
+    let mut added = tier.policies.added.as_ref().and_then(|(settings, before)| {
+        let key = (Arc::clone(&subject.namespace), subject.roles);
+        let new = || default_deny::policy_for(subject, settings).map(Arc::new);
+        let added = cache.added.entry(key).or_insert_with(new).clone()?;
+        let applies = added.section(direction).applies == Ok(true);
+        applies.then(|| (Selected { policy: added, doubt: None }, *before))
+    });
+    let membership = cache.membership(subject.id.index());
+    for Candidate { at, policy, anywhere } in tier.policies.of_namespace(subject) {
+        if let Some((added, _)) = added.take_if(|(_, before)| *before <= at) {
+            policies.push(added);
+        }
+        let selects = anywhere.map_or(Tri::Yes, Tri::field);
+        let selects = selects.and(|| Tri::of(&policy.section(direction).applies, |applies| *applies));
+        let selects = selects.and(|| match policy.subject.map(|id| (id, compiled.condition(id))) {
+            None => Tri::Yes,
+            Some((_, None)) => Tri::No,
+            Some((id, Some(condition))) => {
+                membership.holds(id, || condition.holds(subject.into(), &compiled.facts))
+            }
+        });
         let doubt: Option<Field> = match selects {
             Tri::No => continue,
             Tri::Maybe(Why::Field(field)) => Some(field),
@@ -304,35 +355,40 @@ fn select(tier: &Tier, cache: &mut Cache, subject: &Identity, direction: Directi
         };
         policies.push(Selected { policy: Arc::clone(policy), doubt });
     }
-    if let Some(settings) = &tier.policies.default_deny {
-        let key = (Arc::clone(&subject.namespace), subject.roles);
-        let new = || default_deny::policy_for(subject, settings).map(Arc::new);
-        if let Some(added) = cache.added.entry(key).or_insert_with(new)
-            && added.section(direction).applies == Ok(true)
-        {
-            policies.push(Selected { policy: Arc::clone(added), doubt: None });
-        }
-    }
-    let certain = policies.iter().filter(|selected| selected.doubt.is_none());
-    let isolated_by = certain.map(|selected| ObjectRef::clone(&selected.policy.reference)).collect();
+    policies.extend(added.map(|(added, _)| added));
+    let isolates = |selected: &&Selected| {
+        selected.doubt.is_none() && selected.policy.section(direction).isolates == Ok(true)
+    };
+    let isolated_by = policies.iter().filter(isolates).map(|s| ObjectRef::clone(&s.policy.reference));
+    let isolated_by = isolated_by.collect();
     TierSelection { policies, isolated_by }
 }
 
-fn case<'a>(connection: &Connection<'a>, responder: &'a Party, port: u16, direction: Direction) -> Case<'a> {
+fn case<'a>(
+    connection: &Connection<'a>,
+    responder: &'a Party,
+    port: u16,
+    (given, direction): (&'a ConnectionFacts, Direction),
+) -> Case<'a> {
     let (subject, peer) = match direction {
         Direction::Egress => (connection.initiator, responder),
         Direction::Ingress => (responder, connection.initiator),
     };
-    Case { subject, peer, port, protocol: connection.protocol, direction }
+    Case { subject, peer, port, protocol: connection.protocol, direction, given }
 }
 
 /// What a connection comes down to after DNAT: one case, or one for each backend of a Service.
-pub(super) fn cases<'a>(connection: &Connection<'a>, direction: Direction) -> SmallVec<[Case<'a>; 1]> {
+pub(super) fn cases<'a>(
+    connection: &Connection<'a>,
+    given: &'a ConnectionFacts,
+    direction: Direction,
+) -> SmallVec<[Case<'a>; 1]> {
+    let about = (given, direction);
     match &connection.responder.endpoint {
         Endpoint::Service(service) => {
-            service.backends.iter().map(|b| case(connection, &b.party, b.port, direction)).collect()
+            service.backends.iter().map(|b| case(connection, &b.party, b.port, about)).collect()
         }
-        _ => smallvec![case(connection, connection.responder, connection.port, direction)],
+        _ => smallvec![case(connection, connection.responder, connection.port, about)],
     }
 }
 
@@ -350,16 +406,12 @@ fn one_of(decisions: Vec<Arc<Decision>>, direction: Direction) -> Arc<Decision> 
     }
 }
 
-const fn decision(direction: Direction, verdict: Verdict, reason: Reason) -> Decision {
-    Decision { direction, verdict, layer: Layer::None, policy: None, rule: None, peer: None, reason }
-}
-
 fn unknown(direction: Direction, reason: UnknownReason) -> Arc<Decision> {
-    Arc::new(decision(direction, Verdict::Unknown, Reason::Unknown(reason)))
+    Arc::new(Decision::without_tier(direction, Verdict::Unknown, Reason::Unknown(reason)))
 }
 
 fn not_isolated(direction: Direction) -> Arc<Decision> {
-    Arc::new(decision(direction, Verdict::Allow, Reason::NotIsolated))
+    Arc::new(Decision::without_tier(direction, Verdict::Allow, Reason::NotIsolated))
 }
 
 fn node_relation(subject: &Pod, peer: &Party) -> NodeRelation {

@@ -1,7 +1,7 @@
 //! networking.k8s.io/v1 NetworkPolicy, read and checked as the API server does
 //! (kubernetes/pkg/apis/networking/validation).
 
-mod ports;
+pub(super) mod ports;
 mod unknown;
 
 use std::sync::Arc;
@@ -16,8 +16,11 @@ use crate::model::edge::Direction;
 use crate::model::object::ObjectRef;
 use crate::model::selector::Selector;
 
+use super::condition::Condition;
 use super::fault::{Content, Fault, Faults, Field};
-use super::spec::{Action, IpBlock, Namespaces, Peer, Peers, Policy, Rule, Section, parse_cidr};
+use super::spec::{
+    Action, IpBlock, Part, Peer, Peers, Place, Policy, Reach, Rule, Scope, Section, parse_cidr,
+};
 
 /// The kind, as references show it.
 pub(crate) const KIND: &str = "NetworkPolicy";
@@ -52,19 +55,19 @@ impl Policy {
         let applies = read_policy_types(spec, &mut faults);
         let [egress, ingress] = read_rules(spec, &mut faults);
         let [egress_applies, ingress_applies] = applies;
-        let mut read = Self {
-            reference: Arc::new(reference),
-            faults: faults.into_found(),
-            namespace,
-            subject,
-            egress: Section { applies: egress_applies, rules: egress },
-            ingress: Section { applies: ingress_applies, rules: ingress },
+        let mut part = Part {
+            place: Place::NetworkPolicy,
+            scope: Scope::Namespace(namespace),
+            subject: Condition::pod_labels(subject),
+            egress: Section::isolating(egress_applies, egress),
+            ingress: Section::isolating(ingress_applies, ingress),
         };
         for fault in &read_faults {
-            read.make_unknown(&fault.field, spec);
+            part.make_unknown(&fault.field, spec);
         }
-        read.faults.extend(read_faults);
-        read
+        let mut faults = faults.into_found();
+        faults.extend(read_faults);
+        Self::of_part(reference, faults, part)
     }
 }
 
@@ -126,7 +129,7 @@ fn read_rule(
             )
         }
     };
-    Rule { action: Action::Allow, peers, ports, also: None }
+    Rule { peers, ports, ..Rule::any(Action::Allow) }
 }
 
 fn read_peer(peer: &NetworkPolicyPeer, path: &str, faults: &mut Faults) -> Peer {
@@ -134,19 +137,25 @@ fn read_peer(peer: &NetworkPolicyPeer, path: &str, faults: &mut Faults) -> Peer 
         (None, None, None) => {
             Peer::Unknown(faults.add(path, "must have podSelector, namespaceSelector or ipBlock"))
         }
-        (Some(block), None, None) => Peer::Block(read_block(block, &format!("{path}.ipBlock"), faults)),
+        (Some(block), None, None) => {
+            Peer::Block(read_block(block, &format!("{path}.ipBlock"), faults), Reach::Dialect)
+        }
         (Some(_), _, _) => Peer::Unknown(
             faults.add(path, "must not have ipBlock together with podSelector or namespaceSelector"),
         ),
         (None, namespaces, pods) => {
             let namespaces = match namespaces {
-                None => Ok(Namespaces::Own),
-                Some(selector) => read_selector(selector, &format!("{path}.namespaceSelector"), faults)
-                    .map(Namespaces::Labelled),
+                None => Condition::OwnNamespace,
+                Some(selector) => {
+                    let path = format!("{path}.namespaceSelector");
+                    Condition::namespace_labels(read_selector(selector, &path, faults))
+                }
             };
             let pods = match pods {
-                None => Ok(Selector::everything()),
-                Some(selector) => read_selector(selector, &format!("{path}.podSelector"), faults),
+                None => Condition::everything(),
+                Some(selector) => {
+                    Condition::pod_labels(read_selector(selector, &format!("{path}.podSelector"), faults))
+                }
             };
             Peer::Pods { namespaces, pods }
         }
@@ -154,7 +163,7 @@ fn read_peer(peer: &NetworkPolicyPeer, path: &str, faults: &mut Faults) -> Peer 
 }
 
 /// The selector's fault names the field inside it: `….matchExpressions[0].values`.
-fn read_selector(selector: &LabelSelector, path: &str, faults: &mut Faults) -> Content<Selector> {
+pub(super) fn read_selector(selector: &LabelSelector, path: &str, faults: &mut Faults) -> Content<Selector> {
     Selector::try_from(selector).map_err(|error| {
         let text = error.to_string();
         match text.split_once(": ") {

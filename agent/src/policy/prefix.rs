@@ -25,6 +25,21 @@ impl AddressClass {
     const OUTSIDE: Self = Self(u32::MAX);
 }
 
+/// Classes of addresses: those inside some blocks and outside of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClassSet {
+    /// Sorted, disjoint, the ends not included.
+    ranges: Vec<(u32, u32)>,
+}
+
+impl ClassSet {
+    /// Whether addresses of the class are in it.
+    pub(crate) fn holds(&self, class: AddressClass) -> bool {
+        let after = self.ranges.partition_point(|(first, _)| *first <= class.0);
+        after.checked_sub(1).and_then(|at| self.ranges.get(at)).is_some_and(|(_, end)| class.0 < *end)
+    }
+}
+
 /// Disjoint ranges of addresses, each with its longest prefix.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prefixes {
@@ -155,6 +170,38 @@ impl Prefixes {
         (first == last && !self.nets.iter().any(divides)).then_some(first)
     }
 
+    /// What is inside one of the blocks `inside` and in none of `outside`; all of them are in the table.
+    pub(crate) fn classes(&self, inside: &[IpNet], outside: &[IpNet]) -> ClassSet {
+        let mut ranges = self.merged(inside);
+        for (from, to) in self.merged(outside) {
+            let cut = |(first, end): (u32, u32)| [(first, end.min(from)), (first.max(to), end)];
+            let rest = ranges.into_iter().flat_map(|range| match range {
+                (first, end) if end <= from || to <= first => [range, (0, 0)],
+                range => cut(range),
+            });
+            ranges = rest.filter(|(first, end)| first < end).collect();
+        }
+        ClassSet { ranges }
+    }
+
+    /// The prefixes inside these blocks, as sorted ranges of their numbers.
+    fn merged(&self, nets: &[IpNet]) -> Vec<(u32, u32)> {
+        let range = |net: &IpNet| {
+            let id = self.id(net)?;
+            Some((id.0, self.ends.get(id.0 as usize).copied()?))
+        };
+        let mut ranges: Vec<(u32, u32)> = nets.iter().filter_map(range).collect();
+        ranges.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+        for (first, end) in ranges {
+            match merged.last_mut() {
+                Some(last) if first <= last.1 => last.1 = last.1.max(end),
+                _ => merged.push((first, end)),
+            }
+        }
+        merged
+    }
+
     /// Whether a block holds the addresses of a class.
     pub(crate) fn holds(&self, block: PrefixId, class: AddressClass) -> bool {
         let end = self.ends.get(block.0 as usize).copied().unwrap_or_default();
@@ -206,6 +253,21 @@ mod tests {
                     prop_assert_eq!(prefixes.holds(id, class), net.contains(&canonical), "{} in {}", address, net);
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_is_in_one_of_its_blocks_and_in_no_exception(
+            inside in prop::collection::vec(any_net(), 0..12), outside in prop::collection::vec(any_net(), 0..6),
+        ) {
+            let prefixes = Prefixes::new(inside.iter().chain(&outside).copied());
+            let set = prefixes.classes(&inside, &outside);
+            for address in inside.iter().chain(&outside).flat_map(|net| [net.network(), net.broadcast(), net.addr()]) {
+                let held = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address.to_canonical()));
+                prop_assert_eq!(set.holds(prefixes.class(address)), held(&inside) && !held(&outside), "{}", address);
+            }
+            prop_assert!(!set.holds(AddressClass::MISSING) && !set.holds(AddressClass::OUTSIDE));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tables named by what Kubernetes says, faults, scenarios, and properties against a naive evaluator.
 
+mod admin;
+mod admin_properties;
 mod build;
 mod explanation;
 mod faults;

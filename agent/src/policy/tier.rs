@@ -1,7 +1,8 @@
-//! Compiled policies: tiers of ordered rules over interned selectors and numbered address blocks.
+//! Compiled policies: layers of tiers of ordered rules over interned conditions and numbered address blocks.
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::model::edge::Direction;
@@ -12,35 +13,48 @@ use crate::model::selector::Selector;
 use crate::model::verdict::Layer;
 
 use super::fault::{Content, Field};
-use super::prefix::PrefixId;
-use super::spec::{Action, Ports};
+use super::given::Given;
+use super::prefix::{ClassSet, PrefixId};
+use super::spec::{Action, L7, NamePattern, PortMatch, Ports, Reach};
 
-/// Policies that are asked together. Tiers are asked in order until one decides; at the end: allow.
+/// Policies that are asked together. The tiers of a layer are asked in order until one decides; at the end: allow.
 #[derive(Debug)]
 pub(crate) struct Tier {
     pub(crate) layer: Layer,
+    /// All layers must allow: those of the network, then those of the mesh.
+    pub(crate) group: Group,
+    /// Where tiers have names.
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) kind: TierKind,
     pub(crate) policies: super::compile::PolicyIndex,
 }
 
-/// How a tier decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "ordered tiers are those of families to come"))]
-pub(crate) enum TierKind {
-    /// NetworkPolicy: a pod that any policy selects is isolated; what any of their rules matches is allowed,
-    /// the rest denied. The next tier decides for pods that none selects.
-    Union,
-    /// The first matching rule decides, in the order of the policies. Where none matches, `end` does, if a
-    /// policy of the tier selects the pod.
-    Ordered { end: Action },
+/// Tiers of which one decides; every group must allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    Network,
+    Mesh,
 }
 
-/// One policy, compiled.
+/// How a tier decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TierKind {
+    /// What any deny rule matches is denied. A pod that any policy isolates is denied what none of the rules allows.
+    /// The next tier decides for pods that none isolates.
+    Union,
+    /// The first matching rule decides, in the order of the policies. Where none matches, `end` does, if a
+    /// policy of the tier selects the pod. With `ties`, the order of policies of equal rank is open.
+    Ordered { end: Action, ties: bool },
+}
+
+/// One policy with one subject, compiled.
 #[derive(Debug, Clone)]
 pub(crate) struct CompiledPolicy {
     pub(crate) reference: Arc<ObjectRef>,
-    /// The pods it selects in its namespace.
-    pub(crate) subject: Content<Selector>,
+    /// The pods it selects in its scope.
+    pub(crate) subject: Option<ConditionId>,
+    /// Its place among the others of an ordered tier; equal where their order is open.
+    pub(crate) rank: u32,
     pub(crate) egress: CompiledSection,
     pub(crate) ingress: CompiledSection,
 }
@@ -58,6 +72,9 @@ impl CompiledPolicy {
 #[derive(Debug, Clone)]
 pub(crate) struct CompiledSection {
     pub(crate) applies: Content<bool>,
+    pub(crate) isolates: Content<bool>,
+    /// Whether any rule denies.
+    pub(crate) denies: bool,
     pub(crate) rules: Vec<CompiledRule>,
 }
 
@@ -67,7 +84,12 @@ pub(crate) struct CompiledRule {
     pub(crate) action: Action,
     pub(crate) peers: CompiledPeers,
     pub(crate) ports: Ports,
-    pub(crate) also: Option<Field>,
+    pub(crate) not_ports: Vec<PortMatch>,
+    pub(crate) given: Given,
+    pub(crate) l7: Option<L7>,
+    /// In the API's list.
+    pub(crate) index: u32,
+    pub(crate) name: Option<Arc<str>>,
     /// The scenario assumed this rule; no policy has it.
     pub(crate) assumed: Option<Assumption>,
 }
@@ -80,17 +102,34 @@ pub(crate) enum CompiledPeers {
     Unknown(Field),
 }
 
-/// One peer, compiled. `None` in place of an atom: everything matches.
+/// One peer, compiled. `None` in place of a condition: everything matches.
 #[derive(Debug, Clone)]
 pub(crate) enum CompiledPeer {
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
     Pods {
-        namespaces: Content<Option<AtomId>>,
-        pods: Content<Option<AtomId>>,
+        namespaces: Option<ConditionId>,
+        pods: Option<ConditionId>,
     },
-    Block(CompiledBlock),
     /// Pods that have these roles.
     Role(Roles),
+    Nodes(CompiledNodes),
+    Outside,
+    Block(CompiledBlock, Reach),
+    Blocks(Arc<BlockSet>, Reach),
+    /// What is called so: the known addresses, and whether an unknown one may be.
+    Named(NamePattern, Arc<BlockSet>, Option<Field>),
     Unknown(Field),
+}
+
+/// Which nodes, compiled.
+#[derive(Debug, Clone)]
+pub(crate) enum CompiledNodes {
+    Every,
+    Own,
+    Other,
+    Labelled(Selector, Field),
 }
 
 /// An address block, compiled.
@@ -101,14 +140,18 @@ pub(crate) struct CompiledBlock {
     pub(crate) broken_except: Option<Field>,
 }
 
-/// The number of an interned condition on a peer's identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct AtomId(pub(crate) u32);
-
-/// A condition on a peer's identity. Whether an identity fulfils it is found out once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Atom {
-    Namespace(Arc<str>),
-    NamespaceLabels(Selector),
-    PodLabels(Selector),
+/// Many blocks at once: what the rules call them, and which addresses are in them.
+#[derive(Debug, Default)]
+pub(crate) struct BlockSet {
+    pub(crate) text: String,
+    pub(crate) nets: Vec<IpNet>,
+    pub(crate) except: Vec<IpNet>,
+    /// The classes of the addresses inside.
+    pub(crate) classes: ClassSet,
+    /// It may hold more than that.
+    pub(crate) broken: Option<Field>,
 }
+
+/// The number of an interned condition on an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ConditionId(pub(crate) u32);

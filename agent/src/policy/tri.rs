@@ -51,6 +51,56 @@ impl Tri {
     }
 }
 
+impl Tri {
+    /// Either holds. `other` is not asked where `self` already says yes.
+    pub(crate) fn or(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Yes => Self::Yes,
+            Self::No => other(),
+            Self::Maybe(why) => match other() {
+                Self::Yes => Self::Yes,
+                Self::No | Self::Maybe(_) => Self::Maybe(why),
+            },
+        }
+    }
+
+    /// All hold; none of nothing fails.
+    pub(crate) fn all<T>(items: impl IntoIterator<Item = T>, mut holds: impl FnMut(T) -> Self) -> Self {
+        let mut so_far = Self::Yes;
+        for item in items {
+            so_far = so_far.and(|| holds(item));
+            if so_far == Self::No {
+                break;
+            }
+        }
+        so_far
+    }
+
+    /// One holds; none of nothing does.
+    pub(crate) fn any<T>(items: impl IntoIterator<Item = T>, mut holds: impl FnMut(T) -> Self) -> Self {
+        let mut so_far = Self::No;
+        for item in items {
+            so_far = so_far.or(|| holds(item));
+            if so_far == Self::Yes {
+                break;
+            }
+        }
+        so_far
+    }
+}
+
+impl std::ops::Not for Tri {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            maybe @ Self::Maybe(_) => maybe,
+        }
+    }
+}
+
 impl From<bool> for Tri {
     fn from(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
@@ -73,6 +123,10 @@ mod tests {
         ] {
             assert_eq!(a.clone().and(|| b.clone()), both, "{a:?} and {b:?}");
             assert_eq!(b.clone().and(|| a.clone()), both, "{b:?} and {a:?}");
+            let either = (!a.clone()).or(|| !b.clone());
+            assert_eq!(either, !both, "not {a:?} or not {b:?}");
         }
+        assert_eq!(Tri::all([], |(): ()| Tri::No), Tri::Yes);
+        assert_eq!(Tri::any([], |(): ()| Tri::Yes), Tri::No);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn never_seen(objects: impl IntoIterator<Item = Object>, edges: &[Edg
     index.reset(objects.into_iter().collect(), Timestamp::EPOCH);
     let ends = edges.iter().flat_map(|edge| [&edge.initiator, &edge.responder]);
     let seen: BTreeSet<&WorkloadRef> = ends.filter_map(Party::as_pod).map(|pod| &pod.workload).collect();
-    let known: BTreeSet<&WorkloadRef> =
-        index.pods().filter(|pod| !pod.host_network).map(|pod| &pod.workload).collect();
+    let pods: Vec<Arc<Pod>> = index.pods().filter(|pod| !pod.host_network).collect();
+    let known: BTreeSet<&WorkloadRef> = pods.iter().map(|pod| &pod.workload).collect();
     known.difference(&seen).map(ToString::to_string).collect()
 }

@@ -76,11 +76,13 @@ pub(crate) fn mk_allow() -> DecisionRecord {
         layer: Layer::None,
         policy: None,
         rule: None,
+        rule_name: None,
         peer: None,
         reason: "no policy isolates the pod in this direction".to_owned(),
         unknown: None,
         isolated_by: Vec::new(),
         nearest: None,
+        chain: Vec::new(),
     }
 }
 

@@ -63,9 +63,14 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(arguments: &[&str], privileges: Privileges<'_>) -> Self {
+        Self::start_in(CLUSTER, arguments, privileges)
+    }
+
+    /// The same in another cluster.
+    pub(crate) fn start_in(cluster: &str, arguments: &[&str], privileges: Privileges<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let manifests = folder.path().join("cluster.yaml");
-        fs::write(&manifests, CLUSTER).unwrap();
+        fs::write(&manifests, cluster).unwrap();
         // By descriptor: nobody may not walk the folders to it when they are under root's home.
         let program = File::open(env!("CARGO_BIN_EXE_dryfence")).unwrap();
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
@@ -104,6 +109,13 @@ impl Daemon {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Changes the cluster, at once: it reads no half of it.
+    pub(crate) fn set_cluster(&self, cluster: &str) {
+        let (new, manifests) = (self.folder.path().join("next"), self.folder.path().join("cluster.yaml"));
+        fs::write(&new, cluster).unwrap();
+        fs::rename(new, manifests).unwrap();
     }
 
     fn said(&self) -> String {

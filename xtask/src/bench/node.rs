@@ -3,6 +3,7 @@
 //! Targets: resident memory and the kernel's maps together under 60 MB with 50,000 edges and 5,000 pods; under 5 % of
 //! a core at 10,000 new connections a second on 1,000 edges, under 20 % at 10,000 new edges a second.
 
+mod iperf;
 mod load;
 mod throughput;
 
@@ -26,6 +27,7 @@ const NAMESPACES: usize = 50;
 const POLICIES_A_NAMESPACE: usize = 4;
 const NODE: &str = "bench-node";
 
+const MILLION: usize = 1_000_000;
 const EDGES: usize = 50_000;
 const KNOWN: usize = 1_000;
 /// Connections or edges a second, and for how long.
@@ -60,6 +62,9 @@ async fn agent(binary: &Path, manifests: &Path) -> Result<()> {
     let mut meter = Meter::start(binary, manifests, &[]).await?;
     meter.rest("at rest")?;
     meter.open("10,000 connections/s, 1,000 edges", 0..KNOWN, RATE * SECONDS)?;
+    meter.rest("before what comes next, at rest")?;
+    meter.open_at("1,000,000 connections, one edge", 0..1, MILLION, None)?;
+    meter.rest("after that, at rest")?;
     meter.open("50,000 edges made", KNOWN..EDGES, EDGES - KNOWN)?;
     meter.rest("50,000 edges, at rest")?;
     meter.agent.stop().await?;
@@ -95,12 +100,25 @@ impl Meter {
 
     /// Opens `count` connections on these pairs in turn, at [`RATE`], and prints what that cost the agent.
     fn open(&mut self, name: &str, pairs: std::ops::Range<usize>, count: usize) -> Result<()> {
+        self.open_at(name, pairs, count, Some(RATE))
+    }
+
+    /// The same at so many a second; as fast as it goes without a rate.
+    fn open_at(
+        &mut self,
+        name: &str,
+        pairs: std::ops::Range<usize>,
+        count: usize,
+        rate: Option<usize>,
+    ) -> Result<()> {
         let all = pairs.len();
         let before = self.usage()?;
         let begin = Instant::now();
         for number in 0..count {
-            if number % (RATE / 100) == 0 {
-                let due = begin + Duration::from_secs_f64(number as f64 / RATE as f64);
+            if let Some(rate) = rate
+                && number % (rate / 100) == 0
+            {
+                let due = begin + Duration::from_secs_f64(number as f64 / rate as f64);
                 sleep(due.saturating_duration_since(Instant::now()));
             }
             // No two alike, or the second would be a retransmit.

@@ -28,7 +28,7 @@ pub(super) enum Suite {
 
 /// The folder in which everything stays that was fetched.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub struct Cache {
     folder: PathBuf,
     refresh: bool,
 }
@@ -43,22 +43,32 @@ pub(super) struct KernelFiles {
     pub(super) modules: PathBuf,
 }
 
-/// The emulator, and what it needs to start.
+/// A program, and where its libraries are.
 #[derive(Debug)]
-pub(super) struct Emulator {
-    program: PathBuf,
+pub(crate) struct Program {
+    file: PathBuf,
     libraries: OsString,
-    firmware: Vec<PathBuf>,
 }
 
-impl Emulator {
-    pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+impl Program {
+    /// The machine's own.
+    fn own(name: &str) -> Self {
+        Self { file: name.into(), libraries: OsString::new() }
+    }
+
+    /// Of a folder with unpacked packages.
+    fn unpacked(folder: &Path, name: &str) -> Result<Self> {
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
+        Ok(Self {
+            file: folder.join("usr/bin").join(name),
+            libraries: std::env::join_paths(libraries).context("the tool folder has a colon in its path")?,
+        })
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.file);
         if !self.libraries.is_empty() {
             command.env("LD_LIBRARY_PATH", &self.libraries);
-        }
-        for folder in &self.firmware {
-            command.arg("-L").arg(folder);
         }
         command
     }
@@ -69,10 +79,28 @@ impl Emulator {
     }
 }
 
+/// The emulator, and what it needs to start.
+#[derive(Debug)]
+pub(super) struct Emulator {
+    program: Program,
+    firmware: Vec<PathBuf>,
+}
+
+impl Emulator {
+    pub(super) fn command(&self) -> Command {
+        let mut command = self.program.command();
+        for folder in &self.firmware {
+            command.arg("-L").arg(folder);
+        }
+        command
+    }
+}
+
 const EMULATOR: &str = "qemu-system-x86_64";
 
 impl Cache {
-    pub(super) const fn new(folder: PathBuf, refresh: bool) -> Self {
+    /// Packages are unpacked below `folder`; what is there is used again unless it is to be refreshed.
+    pub const fn new(folder: PathBuf, refresh: bool) -> Self {
         Self { folder, refresh }
     }
 
@@ -81,33 +109,47 @@ impl Cache {
     /// # Errors
     /// Where there is none and none can be fetched.
     pub(super) fn emulator(&self) -> Result<Emulator> {
-        let own = Emulator { program: EMULATOR.into(), libraries: OsString::new(), firmware: Vec::new() };
+        let (program, folder) = self.found_or_unpacked(EMULATOR, "emulator", "qemu-system-x86")?;
+        let firmware = folder
+            .iter()
+            .flat_map(|folder| ["usr/share/qemu", "usr/share/seabios"].map(|path| folder.join(path)));
+        Ok(Emulator { program, firmware: firmware.collect() })
+    }
+
+    /// A program of the Debian package of the same name: the machine's own, else one of ours.
+    ///
+    /// # Errors
+    /// Where there is none and none can be fetched.
+    pub(crate) fn program(&self, name: &str) -> Result<Program> {
+        self.found_or_unpacked(name, name, name).map(|(program, _)| program)
+    }
+
+    /// The machine's own program, else one of a package; then also the folder in which the package is.
+    fn found_or_unpacked(
+        &self,
+        name: &str,
+        folder: &str,
+        package: &str,
+    ) -> Result<(Program, Option<PathBuf>)> {
+        let own = Program::own(name);
         if own.starts() {
-            return Ok(own);
+            return Ok((own, None));
         }
-        let unpacked = || -> Result<Emulator> {
-            let folder =
-                self.unpacked("emulator", Suite::Own, |apt| apt.with_dependencies("qemu-system-x86"))?;
-            let libraries =
-                ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
-            Ok(Emulator {
-                program: folder.join("usr/bin").join(EMULATOR),
-                libraries: std::env::join_paths(libraries)
-                    .context("the tool folder has a colon in its path")?,
-                firmware: ["usr/share/qemu", "usr/share/seabios"].map(|path| folder.join(path)).to_vec(),
-            })
+        let unpacked = || -> Result<_> {
+            let folder = self.unpacked(folder, Suite::Own, |apt| apt.with_dependencies(package))?;
+            Ok((Program::unpacked(&folder, name)?, Some(folder)))
         };
-        let emulator = unpacked()?;
-        if emulator.starts() {
-            return Ok(emulator);
+        let (program, whole) = unpacked()?;
+        if program.starts() {
+            return Ok((program, whole));
         }
         // Libraries of the machine that it relied on may have gone since it was fetched.
-        fs::remove_dir_all(self.folder.join("emulator"))?;
-        let emulator = unpacked()?;
-        if !emulator.starts() {
-            bail!("{EMULATOR} was unpacked but does not start: install the Debian package qemu-system-x86");
+        fs::remove_dir_all(self.folder.join(folder))?;
+        let (program, whole) = unpacked()?;
+        if !program.starts() {
+            bail!("{name} was unpacked but does not start: install the Debian package {package}");
         }
-        Ok(emulator)
+        Ok((program, whole))
     }
 
     /// A busybox without libraries, for the guests' init.
@@ -117,6 +159,15 @@ impl Cache {
     pub(super) fn busybox(&self) -> Result<PathBuf> {
         let folder = self.unpacked("busybox", Suite::Own, |apt| Ok(vec![apt.fetch("busybox-static")?]))?;
         find(&folder, &|name| name == "busybox").context("the package busybox-static has no busybox")
+    }
+
+    /// The folder with `prometheus` and `promtool`.
+    ///
+    /// # Errors
+    /// Where the package cannot be fetched.
+    pub fn prometheus(&self) -> Result<PathBuf> {
+        let folder = self.unpacked("prometheus", Suite::Own, |apt| Ok(vec![apt.fetch("prometheus")?]))?;
+        Ok(folder.join("usr/bin"))
     }
 
     /// The kernel of a suite: Debian's smallest flavour, which has what pods' networks are made of.

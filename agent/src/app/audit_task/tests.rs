@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::audit::auditor::Settings;
+use crate::capture::{Means, Status};
 use crate::cli::report;
 use crate::cluster::Object;
 use crate::cluster::index::Index;
@@ -136,8 +137,8 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     let in_force: Vec<_> = report.segments.maps.iter().map(|map| (map.map.as_str(), map.in_force)).collect();
     assert_eq!(in_force, [("dmz", false), ("tiers", true)]);
     let mut ledger = LedgerFigures::default();
-    ledger.refresh(&auditor);
-    let told = Told::default();
+    ledger.refresh(&auditor, &auditor.workloads());
+    let told = Status::quiet(Means::Tcx);
     let figures = readings(&auditor, &ledger, Vec::new(), &told, policies.clone(), at(2), Vec::new());
     assert_eq!(figures.would_deny_edges.len(), 1, "{figures:?}");
     assert!(figures.would_deny_edges.iter().all(|(series, _)| series.excepted), "{figures:?}");
@@ -146,11 +147,11 @@ fn a_map_from_a_file_is_told_by_metrics_and_report_though_no_policy_denies_and_a
     let objects = manifests::load(&[folder.path().to_owned()], None).objects;
     let objects = objects.into_iter().filter(|object| !matches!(object, Object::EdgeException(_))).collect();
     let before = auditor.ledger_changes();
-    ledger.refresh(&auditor);
+    ledger.refresh(&auditor, &auditor.workloads());
     assert_eq!(auditor.ledger_changes(), before);
     auditor.reset(objects, at(20), &mut recorder);
     while auditor.tick(at(20), &mut recorder) {}
-    ledger.refresh(&auditor);
+    ledger.refresh(&auditor, &auditor.workloads());
     let figures = readings(&auditor, &ledger, Vec::new(), &told, policies, at(2), Vec::new());
     assert!(figures.would_deny_edges.iter().all(|(series, _)| !series.excepted), "{figures:?}");
 }

@@ -19,6 +19,38 @@ fn at(nanos: u64) -> Timestamp {
     Timestamp::from_nanos(nanos)
 }
 
+const LEAVING: Leaving = Leaving { idle: Duration::from_secs(600), room: 100 };
+
+impl Readings {
+    fn since_last(
+        &mut self,
+        values: &[(KernelKey, EdgeValue)],
+        began: Timestamp,
+        ended: Timestamp,
+        clock: Clock,
+    ) -> Reading {
+        let mut pass = Pass::new(self.read_from, clock, LEAVING);
+        values.iter().for_each(|(key, value)| self.take(key, value, &mut pass));
+        self.end(pass, began, ended)
+    }
+}
+
+#[test]
+fn what_a_reading_that_failed_had_taken_is_told_by_the_next() {
+    let mut readings = Readings::new(at(5));
+    let key = mk_key(TCP, LOCAL_INITIATED);
+    let value = |attempts| EdgeValue { attempts, packets_to_responder: attempts, ..EdgeValue::default() };
+    readings.since_last(&[(key, value(2))], at(10), at(20), CLOCK);
+    let mut failed = Pass::new(at(10), CLOCK, LEAVING);
+    let new = mk_key(UDP, LOCAL_INITIATED);
+    readings.take(&key, &value(5), &mut failed);
+    readings.take(&new, &value(1), &mut failed);
+    readings.take_back(&failed);
+    let next = readings.since_last(&[(key, value(6)), (new, value(1))], at(30), at(40), CLOCK);
+    let attempts: Vec<u64> = next.observations.iter().map(|seen| seen.delta.attempts).collect();
+    assert_eq!((attempts, next.from), (vec![4, 1], at(10)));
+}
+
 #[test]
 fn a_reading_says_what_came_since_the_one_before() {
     let mut readings = Readings::new(at(5));

@@ -11,7 +11,7 @@ use super::query::Query;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::endpoint::{Connection, Party};
 use crate::model::record::{DecisionRecord, PartyRecord};
-use crate::model::verdict::{Decision, Judgement, Layer, Reason, UnknownReason, Verdict};
+use crate::model::verdict::{Decision, Judgement, Reason, UnknownReason, Verdict};
 
 /// Pairs whose steps are printed before "and N more".
 const EXPLAINED: usize = 4;
@@ -82,15 +82,11 @@ impl Tally {
         let verdicts = [allowed, denied, unknown].into_iter().filter(|count| *count > 0).count();
         match first {
             Some(first) if verdicts == 1 => first,
-            _ => Arc::new(Decision {
+            _ => Arc::new(Decision::without_tier(
                 direction,
-                verdict: Verdict::Unknown,
-                layer: Layer::None,
-                policy: None,
-                rule: None,
-                peer: None,
-                reason: Reason::Unknown(UnknownReason::PodsDiffer { allowed, denied, unknown }),
-            }),
+                Verdict::Unknown,
+                Reason::Unknown(UnknownReason::PodsDiffer { allowed, denied, unknown }),
+            )),
         }
     }
 }

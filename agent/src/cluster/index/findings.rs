@@ -57,7 +57,7 @@ impl Index {
             let mut objects: Vec<ObjectRef> = claims
                 .iter()
                 .filter_map(|claim| match &claim.owner {
-                    Owner::Pod(pod) => Some(ObjectRef::namespaced("Pod", &pod.namespace, &pod.name)),
+                    Owner::Pod(pod) => Some(ObjectRef::namespaced("Pod", pod.namespace(), &pod.name)),
                     Owner::Node(node) => Some(ObjectRef::cluster("Node", node)),
                     Owner::Service(namespace, name) => {
                         Some(ObjectRef::namespaced("Service", namespace, name))

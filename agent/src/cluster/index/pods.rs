@@ -1,17 +1,19 @@
 //! Pods as the index keeps them: owner chains, identities, and the templates that stand for missing pods.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
 
 use super::Index;
 use super::addresses::{Claim, Claimant, Owner, Rank};
-use super::state::{NamespaceState, PodState, WorkloadState};
+use super::record::{Lineage, Record, top};
+use super::state::{NamespaceState, WorkloadState};
 use crate::cluster::object::{Controller, Pod as PodObject, Shape, Workload};
 use crate::cluster::roles;
 use crate::model::endpoint::Pod;
 use crate::model::identity::{Identity, IdentityParts, Interner};
+use crate::model::intern;
 use crate::model::labels::Labels;
 use crate::model::object::WorkloadRef;
 use crate::model::time::Timestamp;
@@ -37,64 +39,47 @@ impl Index {
     pub(super) fn apply_pod(&mut self, object: PodObject, at: Timestamp) {
         let space =
             self.namespaces.entry(Arc::clone(&object.namespace)).or_insert_with_key(NamespaceState::new);
-        let namespace = Arc::clone(&space.name);
-        let old = space.pods.get(&object.name);
-        let name = old.map_or_else(|| Arc::clone(&object.name), |old| Arc::clone(&old.pod.name));
-        let owners = resolve(space, object.controller.as_ref(), Some(&object.shape.labels));
-        let identity = identify(space, &mut self.identities, &object.shape);
-        let node = object.node.map(|node| self.strings.share(node));
-        let addresses = if object.finished { Vec::new() } else { object.addresses };
-        let pod = Arc::new(Pod {
-            workload: top(&owners, &namespace, &name),
-            selector: selector(space, &owners, &identity.labels),
-            namespace: Arc::clone(&namespace),
-            name: Arc::clone(&name),
+        let old = space.pods.get(&object.namespace, &object.name);
+        let record = Record {
+            lineage: self.lineages.share(lineage(space, object.controller, &object.shape.labels)),
+            identity: identify(space, &mut self.identities, &object.shape),
+            name: object.name,
             uid: object.uid,
-            identity,
-            owners: owners.into(),
-            node,
-            host_network: object.shape.host_network,
-            addresses: addresses.into(),
-            from_template: false,
-        });
-        let state = PodState {
-            pod,
-            controller: object.controller,
-            finished: object.finished,
+            node: object.node,
+            addresses: if object.finished { SmallVec::new() } else { object.addresses.into() },
             created: object.created,
+            host_network: object.shape.host_network,
+            finished: object.finished,
+            made: Mutex::default(),
         };
-        let is_known = old.is_some_and(|old| *old == state);
-        space.add_ports(&state.pod, &object.unnamed_ports);
+        let is_known = old.is_some_and(|old| **old == record);
+        space.add_ports(&record, &object.unnamed_ports);
         if !is_known {
-            self.put_pod(state, at);
+            self.put_pod(record, at);
         }
     }
 
     /// Enters a pod in place of its namesake, and moves its memberships and addresses.
-    fn put_pod(&mut self, state: PodState, at: Timestamp) {
-        let Some(space) = self.namespaces.get_mut(&state.pod.namespace) else { return };
-        let pod = Arc::clone(&state.pod);
-        let old = space.pods.insert(Arc::clone(&pod.name), state);
+    fn put_pod(&mut self, record: Record, at: Timestamp) {
+        let Some(space) = self.namespaces.get_mut(record.namespace()) else { return };
+        let pod = Arc::new(record);
+        let old = space.pods.insert(Arc::clone(&pod));
         if let Some(old) = &old {
-            space.leave(&old.pod);
+            space.leave(old);
         }
-        let state = &space.pods[&pod.name];
-        let (since, live) = (state.created, !state.finished);
-        if live {
+        if !pod.finished {
             space.join(&pod);
         }
-        let old_node = old.as_ref().and_then(|old| old.pod.node.clone());
-        if old_node != pod.node
-            && let Some(node) = old_node
+        if let Some(old) = &old
+            && old.node != pod.node
         {
-            self.leave_node(&node, &pod);
+            self.leave_node(old);
         }
         if let Some(node) = &pod.node {
-            let on_node = self.by_node.entry(Arc::clone(node)).or_default();
-            on_node.insert((Arc::clone(&pod.namespace), Arc::clone(&pod.name)));
+            self.by_node.entry(Arc::clone(node)).or_default().insert(Arc::clone(&pod));
         }
-        let claimant = Claimant::Pod(Arc::clone(&pod.namespace), Arc::clone(&pod.name));
-        for address in old.iter().flat_map(|old| old.pod.addresses.iter()) {
+        let claimant = Claimant::of(&pod);
+        for address in old.iter().flat_map(|old| old.addresses.iter()) {
             if !pod.addresses.contains(address) {
                 self.addresses.release(*address, &claimant, at);
             }
@@ -105,8 +90,8 @@ impl Index {
             (None, true) => Owner::UnnamedNode,
         };
         let rank = if pod.host_network { Rank::Node } else { Rank::Pod };
-        for address in pod.addresses.iter() {
-            let claim = Claim { claimant: claimant.clone(), rank, since, owner: owner.clone() };
+        for address in &pod.addresses {
+            let claim = Claim { claimant: claimant.clone(), rank, since: pod.created, owner: owner.clone() };
             self.addresses.claim(*address, claim, at);
         }
         self.topology_generation += 1;
@@ -114,22 +99,22 @@ impl Index {
 
     pub(super) fn delete_pod(&mut self, namespace: &str, name: &str, at: Timestamp) {
         let Some(space) = self.namespaces.get_mut(namespace) else { return };
-        let Some(old) = space.pods.remove(name) else { return };
-        space.leave(&old.pod);
-        space.forget_ports(&old.pod);
-        if let Some(node) = &old.pod.node {
-            self.leave_node(node, &old.pod);
-        }
-        let claimant = Claimant::Pod(Arc::clone(&old.pod.namespace), Arc::clone(&old.pod.name));
-        for address in old.pod.addresses.iter() {
+        let Some(old) = space.pods.remove(namespace, name) else { return };
+        space.leave(&old);
+        space.forget_ports(&old);
+        self.leave_node(&old);
+        let claimant = Claimant::of(&old);
+        for address in &old.addresses {
             self.addresses.release(*address, &claimant, at);
         }
         self.topology_generation += 1;
     }
 
-    fn leave_node(&mut self, node: &Arc<str>, pod: &Pod) {
-        if let Some(on_node) = self.by_node.get_mut(node) {
-            on_node.remove(&(Arc::clone(&pod.namespace), Arc::clone(&pod.name)));
+    fn leave_node(&mut self, pod: &Record) {
+        if let Some(node) = &pod.node
+            && let Some(on_node) = self.by_node.get_mut(node)
+        {
+            on_node.remove(pod.namespace(), &pod.name);
             if on_node.is_empty() {
                 self.by_node.remove(node);
             }
@@ -138,26 +123,32 @@ impl Index {
 
     /// Makes the pods of a namespace anew after something they rest on changed: the namespace's labels, the
     /// DNS Services, or an owner. `which` says whose pods.
-    pub(super) fn rebuild_pods(&mut self, namespace: &str, which: impl Fn(&Pod) -> bool, at: Timestamp) {
+    pub(super) fn rebuild_pods(&mut self, namespace: &str, which: impl Fn(&Record) -> bool, at: Timestamp) {
         let Some(space) = self.namespaces.get(namespace) else { return };
-        let mut changed = SmallVec::<[PodState; 4]>::new();
-        for state in space.pods.values().filter(|state| which(&state.pod)) {
-            let old = &state.pod;
-            let owners = resolve(space, state.controller.as_ref(), Some(&old.identity.labels));
-            let identity = identify(space, &mut self.identities, &shape(old));
-            let pod = Pod {
-                workload: top(&owners, &old.namespace, &old.name),
-                selector: selector(space, &owners, &identity.labels),
-                identity,
-                owners: owners.into(),
-                ..Pod::clone(old)
+        let mut changed = SmallVec::<[Record; 1]>::new();
+        for old in space.pods.iter().filter(|record| which(record)) {
+            let new = Record {
+                lineage: self.lineages.share(lineage(
+                    space,
+                    old.lineage.controller.clone(),
+                    &old.identity.labels,
+                )),
+                identity: identify(space, &mut self.identities, &shape(old)),
+                name: Arc::clone(&old.name),
+                uid: old.uid.clone(),
+                node: old.node.clone(),
+                addresses: old.addresses.clone(),
+                created: old.created,
+                host_network: old.host_network,
+                finished: old.finished,
+                made: Mutex::default(),
             };
-            if pod != **old {
-                changed.push(PodState { pod: Arc::new(pod), ..state.clone() });
+            if new != **old {
+                changed.push(new);
             }
         }
-        for state in changed {
-            self.put_pod(state, at);
+        for record in changed {
+            self.put_pod(record, at);
         }
     }
 
@@ -166,7 +157,7 @@ impl Index {
             self.namespaces.entry(Arc::clone(&object.namespace)).or_insert_with_key(NamespaceState::new);
         let namespace = Arc::clone(&space.name);
         let reference = WorkloadRef {
-            kind: self.strings.share(Arc::clone(&object.kind)),
+            kind: Arc::clone(&object.kind),
             namespace: Arc::clone(&namespace),
             name: Arc::clone(&object.name),
         };
@@ -194,7 +185,7 @@ impl Index {
         let Some(state) = space.workloads.get_mut(reference) else { return };
         state.object = None;
         state.template = None;
-        if state.members.is_empty() {
+        if state.members == 0 {
             space.workloads.remove(reference);
         }
         self.topology_generation += 1;
@@ -205,18 +196,16 @@ impl Index {
     fn rebuild_below(&mut self, reference: &WorkloadRef, at: Timestamp) {
         // Pods of a Job that is not known find their CronJob by name only while that CronJob is known.
         let cron_job = &*reference.kind == "CronJob";
-        let below = |pod: &Pod| {
-            pod.owners.contains(reference)
-                || (cron_job
-                    && pod
-                        .owners
-                        .iter()
-                        .any(|owner| &*owner.kind == "Job" && is_run_of(owner, &reference.name)))
+        let below = |pod: &Record| {
+            let owners = &pod.lineage.owners;
+            let runs = |owner: &WorkloadRef| &*owner.kind == "Job" && is_run_of(owner, &reference.name);
+            owners.contains(reference) || (cron_job && owners.iter().any(runs))
         };
         let no_pods = !cron_job
-            && self.namespaces.get(&reference.namespace).is_none_or(|space| {
-                space.workloads.get(reference).is_none_or(|state| state.members.is_empty())
-            });
+            && self
+                .namespaces
+                .get(&reference.namespace)
+                .is_none_or(|space| space.workloads.get(reference).is_none_or(|state| state.members == 0));
         if !no_pods {
             self.rebuild_pods(&reference.namespace, below, at);
         }
@@ -236,23 +225,39 @@ impl Index {
 }
 
 impl NamespaceState {
-    /// Enters a live pod with each of its owners.
-    fn join(&mut self, pod: &Arc<Pod>) {
-        for owner in pod.owners.iter() {
-            let state = self.workloads.entry(owner.clone()).or_default();
-            state.members.insert(Arc::clone(&pod.name));
+    /// Counts a live pod with each of its owners.
+    fn join(&mut self, pod: &Record) {
+        for owner in pod.lineage.owners.iter() {
+            match self.workloads.get_mut(owner) {
+                Some(state) => state.members += 1,
+                None => {
+                    let state = WorkloadState { members: 1, ..WorkloadState::default() };
+                    self.workloads.insert(owner.clone(), state);
+                }
+            }
         }
     }
 
-    fn leave(&mut self, pod: &Arc<Pod>) {
-        for owner in pod.owners.iter() {
+    fn leave(&mut self, pod: &Record) {
+        for owner in pod.lineage.owners.iter().filter(|_| !pod.finished) {
             if let Some(state) = self.workloads.get_mut(owner) {
-                state.members.remove(&pod.name);
-                if state.members.is_empty() && state.object.is_none() {
+                state.members = state.members.saturating_sub(1);
+                if state.members == 0 && state.object.is_none() {
                     self.workloads.remove(owner);
                 }
             }
         }
+    }
+}
+
+/// What a pod has from its owners, as far as they are known.
+fn lineage(space: &NamespaceState, controller: Option<Controller>, labels: &Labels) -> Lineage {
+    let owners = resolve(space, controller.as_ref(), Some(labels));
+    Lineage {
+        namespace: Arc::clone(&space.name),
+        selector: selector(space, &owners, labels),
+        owners: owners.into(),
+        controller,
     }
 }
 
@@ -297,7 +302,8 @@ fn guess_controller(
         "ReplicaSet" => {
             let hash = labels?.get("pod-template-hash")?;
             let name = owner.name.strip_suffix(hash)?.strip_suffix('-')?;
-            (!name.is_empty()).then(|| Controller { kind: "Deployment".into(), name: name.into() })
+            (!name.is_empty())
+                .then(|| Controller { kind: intern::string("Deployment"), name: intern::string(name) })
         }
         "Job" => {
             let (name, _) = owner.name.rsplit_once('-')?;
@@ -316,14 +322,6 @@ fn is_run_of(job: &WorkloadRef, cron_job: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn top(owners: &[WorkloadRef], namespace: &Arc<str>, name: &Arc<str>) -> WorkloadRef {
-    owners.last().cloned().unwrap_or_else(|| WorkloadRef {
-        kind: "Pod".into(),
-        namespace: Arc::clone(namespace),
-        name: Arc::clone(name),
-    })
-}
-
 /// The labels that select the workload's pods.
 fn selector(space: &NamespaceState, owners: &[WorkloadRef], labels: &Labels) -> Labels {
     let object = owners.last().and_then(|top| space.workloads.get(top)?.object.as_ref());
@@ -333,7 +331,7 @@ fn selector(space: &NamespaceState, owners: &[WorkloadRef], labels: &Labels) -> 
     if !labels.iter().any(|(key, _)| is_controllers_label(key)) {
         return labels.clone();
     }
-    labels.iter().filter(|(key, _)| !is_controllers_label(key)).collect()
+    intern::labels(labels.iter().filter(|(key, _)| !is_controllers_label(key)))
 }
 
 /// Whether controllers add this label to pods, to tell pods of one workload apart.
@@ -357,7 +355,7 @@ fn identify(space: &NamespaceState, identities: &mut Interner, shape: &Shape) ->
 }
 
 /// The shape that a pod was made from.
-fn shape(pod: &Pod) -> Shape {
+fn shape(pod: &Record) -> Shape {
     Shape {
         labels: pod.identity.labels.clone(),
         service_account: Arc::clone(&pod.identity.service_account),
@@ -392,6 +390,6 @@ fn template(space: &NamespaceState, identities: &mut Interner, reference: &Workl
 impl WorkloadState {
     /// The template's pod, while no live pod makes it needless.
     pub(super) fn stand_in(&self) -> Option<&Arc<Pod>> {
-        self.template.as_ref().filter(|_| self.members.is_empty())
+        self.template.as_ref().filter(|_| self.members == 0)
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Index;
+use super::record::Record;
 use super::state::NamespaceState;
 use crate::cluster::object::{ServicePort, TargetPort};
 use crate::model::edge::Protocol;
@@ -62,13 +63,19 @@ fn maker(pod: &Pod) -> &WorkloadRef {
     pod.owners.first().unwrap_or(&pod.workload)
 }
 
+impl Record {
+    fn maker(&self) -> WorkloadRef {
+        self.lineage.owners.first().cloned().unwrap_or_else(|| self.workload())
+    }
+}
+
 impl NamespaceState {
     /// Keeps the container ports without a name that a pod has.
-    pub(super) fn add_ports(&mut self, pod: &Pod, ports: &[(Protocol, u16)]) {
+    pub(super) fn add_ports(&mut self, pod: &Record, ports: &[(Protocol, u16)]) {
         if ports.is_empty() {
             return;
         }
-        let known = self.unnamed_ports.entry(maker(pod).clone()).or_default();
+        let known = self.unnamed_ports.entry(pod.maker()).or_default();
         for port in ports {
             if known.len() < MOST_PORTS && !known.contains(port) {
                 known.push(*port);
@@ -77,10 +84,13 @@ impl NamespaceState {
     }
 
     /// A pod is gone: so are its container ports, if it was its maker's last.
-    pub(super) fn forget_ports(&mut self, pod: &Pod) {
-        let maker = maker(pod);
-        if self.workloads.get(maker).is_none_or(|state| state.members.is_empty()) {
-            self.unnamed_ports.remove(maker);
+    pub(super) fn forget_ports(&mut self, pod: &Record) {
+        if self.unnamed_ports.is_empty() {
+            return;
+        }
+        let maker = pod.maker();
+        if self.workloads.get(&maker).is_none_or(|state| state.members == 0) {
+            self.unnamed_ports.remove(&maker);
         }
     }
 
@@ -88,7 +98,7 @@ impl NamespaceState {
     fn slice_has(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
         self.slices.values().any(|slice| {
             slice.ports.iter().any(|p| p.port == Some(port) && p.protocol == protocol)
-                && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&address))
+                && slice.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address))
         })
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Index;
+use crate::cluster::object::SliceEndpoint;
 use crate::model::edge::Protocol;
 use crate::model::object::ObjectRef;
 use crate::segment::{EdgeException, NamespaceLabels, SegmentMap};
@@ -73,8 +74,8 @@ impl Index {
                 let ports = slice.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
                 let ports = ports.filter_map(|port| port.port);
                 ports.flat_map(|port| {
-                    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-                    addresses.map(move |address| SocketAddr::new(*address, port))
+                    let addresses = slice.endpoints.iter().flat_map(SliceEndpoint::addresses);
+                    addresses.map(move |address| SocketAddr::new(address, port))
                 })
             })
             .collect();

@@ -10,6 +10,7 @@ use crate::cluster::object::{EndpointSlice, Service, ServicePort, SliceEndpoint,
 use crate::cluster::roles;
 use crate::model::edge::Protocol;
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
+use crate::model::identity::Identity;
 use crate::model::object::ObjectRef;
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
@@ -168,8 +169,8 @@ impl Index {
             backends.retain(|backend| near.is_none_or(|node| is_on(&backend.party, node)));
             return Ok(backends);
         };
-        let mut slices = Vec::with_capacity(names.len());
-        for name in names {
+        let mut slices = Vec::with_capacity(names.iter().len());
+        for name in names.iter() {
             match space.slices.get(name) {
                 Some(slice) => slices.push(slice),
                 None => {
@@ -208,11 +209,9 @@ impl Index {
             for target in matching {
                 let number = target_number(target, port);
                 for endpoint in slice.endpoints.iter().filter(|endpoint| wanted(endpoint)) {
-                    // The addresses of one endpoint are alike; clients use the first
-                    // (API reference, Endpoint.addresses).
-                    let first = endpoint.addresses.first().copied();
-                    if let Some(first) = first.filter(|first| first.is_ipv4() == address.is_ipv4()) {
-                        let party = self.backend_party(first, endpoint, at);
+                    let first = endpoint.address.filter(|first| first.is_ipv4() == address.is_ipv4());
+                    if let Some(first) = first {
+                        let party = self.backend_party(first, slice, endpoint, at);
                         let backend = Backend { party, port: number };
                         if !backends.contains(&backend) {
                             backends.push(backend);
@@ -226,7 +225,13 @@ impl Index {
 
     /// What a backend's address is. The address decides; the slice's own word is taken where no object that
     /// we know has the address yet.
-    fn backend_party(&self, address: IpAddr, endpoint: &SliceEndpoint, at: Timestamp) -> Party {
+    fn backend_party(
+        &self,
+        address: IpAddr,
+        slice: &EndpointSlice,
+        endpoint: &SliceEndpoint,
+        at: Timestamp,
+    ) -> Party {
         let party = self.initiator_at(address, at);
         if !matches!(
             party.endpoint,
@@ -234,7 +239,7 @@ impl Index {
         ) {
             return party;
         }
-        let Some((namespace, name)) = &endpoint.pod else { return party };
+        let Some((namespace, name)) = endpoint.pod(&slice.namespace) else { return party };
         match self.pod(namespace, name) {
             Some(pod) => self.backend_pod(&pod, Some(address)),
             None => Party::unknown(Some(address), UnknownReason::AddressUnjoined),
@@ -259,20 +264,20 @@ impl Index {
         port: &ServicePort,
     ) -> Vec<Backend> {
         let Some(selector) = &service.selector else { return Vec::new() };
-        let live = space.pods.values().filter(|state| !state.finished).map(|state| &state.pod);
+        let live = space.pods.live().filter(|pod| selector.matches(&pod.identity.labels));
         let stand_ins = space.workloads.iter().filter_map(|(reference, state)| {
             state.stand_in().filter(|template| template.workload == *reference)
         });
-        let mut pods: Vec<&Arc<Pod>> =
-            live.chain(stand_ins).filter(|pod| selector.matches(&pod.identity.labels)).collect();
+        let stand_ins = stand_ins.filter(|pod| selector.matches(&pod.identity.labels)).cloned();
+        let mut pods: Vec<Arc<Pod>> = live.map(|record| record.pod()).chain(stand_ins).collect();
         pods.sort_by(|a, b| a.name.cmp(&b.name));
         let mut backends = Vec::new();
-        for pod in pods {
+        for pod in &pods {
             let family = pod.addresses.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4());
             if family.is_none() && !pod.addresses.is_empty() {
                 continue;
             }
-            if let Some(port) = selected_number(pod, port) {
+            if let Some(port) = selected_number(&pod.identity, port) {
                 backends.push(Backend { party: self.backend_pod(pod, family), port });
             }
         }
@@ -281,11 +286,11 @@ impl Index {
 }
 
 /// The port on a pod that the selector matches, if the pod has one of that name.
-fn selected_number(pod: &Pod, port: &ServicePort) -> Option<u16> {
+fn selected_number(identity: &Identity, port: &ServicePort) -> Option<u16> {
     match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
-            let mut ports = pod.identity.named_ports.iter();
+            let mut ports = identity.named_ports.iter();
             ports.find(|p| p.name == *name && p.protocol == port.protocol).map(|p| p.port)
         }
     }
@@ -326,17 +331,16 @@ impl NamespaceState {
     fn leads_to(&self, service: &Service, port: &ServicePort, address: IpAddr, number: u16) -> bool {
         let Some(names) = self.slices_of.get(&service.name).filter(|names| !names.is_empty()) else {
             let Some(selector) = &service.selector else { return false };
-            let live = self.pods.values().filter(|state| !state.finished).map(|state| &state.pod);
-            let mut there = live.filter(|pod| pod.addresses.contains(&address));
+            let mut there = self.pods.live().filter(|pod| pod.addresses.contains(&address));
             return there.any(|pod| {
-                selector.matches(&pod.identity.labels) && selected_number(pod, port) == Some(number)
+                selector.matches(&pod.identity.labels) && selected_number(&pod.identity, port) == Some(number)
             });
         };
         names.iter().filter_map(|name| self.slices.get(name)).any(|slice| {
             let mut targets =
                 slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
             targets.any(|target| target_number(target, port) == number)
-                && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&address))
+                && slice.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address))
         })
     }
 

@@ -1,17 +1,42 @@
 //! What the index keeps of each namespace.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
-use crate::cluster::object::{Controller, EndpointSlice, Service, Workload};
+use super::record::Records;
+use crate::cluster::object::{EndpointSlice, Service, Workload};
 use crate::model::edge::Protocol;
 use crate::model::endpoint::Pod;
+use crate::model::intern;
 use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::selector::Selector;
-use crate::model::time::Timestamp;
+
+/// Names in their order; mostly one.
+#[derive(Debug, Default)]
+pub(super) struct Names(SmallVec<[Arc<str>; 1]>);
+
+impl Names {
+    pub(super) fn insert(&mut self, name: Arc<str>) {
+        if let Err(at) = self.0.binary_search(&name) {
+            self.0.insert(at, name);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.retain(|known| **known != *name);
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.0.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// A namespace and everything in it.
 #[derive(Debug)]
@@ -22,7 +47,7 @@ pub(super) struct NamespaceState {
     pub(super) declared: bool,
     /// Its Namespace object could not be read, so its labels are not known.
     pub(super) broken: Option<Arc<ObjectRef>>,
-    pub(super) pods: FxHashMap<Arc<str>, PodState>,
+    pub(super) pods: Records,
     pub(super) workloads: FxHashMap<WorkloadRef, WorkloadState>,
     /// Container ports without a name, by who made the pods that have them: pods of one template have the same. A pod
     /// that nobody made stands for itself.
@@ -31,7 +56,7 @@ pub(super) struct NamespaceState {
     /// By name.
     pub(super) slices: FxHashMap<Arc<str>, Arc<EndpointSlice>>,
     /// The names of the slices of each Service; slices that could not be read among them.
-    pub(super) slices_of: FxHashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) slices_of: FxHashMap<Arc<str>, Names>,
     /// The selectors of the Services that are the cluster's DNS.
     pub(super) dns: Vec<(Arc<str>, Selector)>,
 }
@@ -44,7 +69,7 @@ impl NamespaceState {
             labels: own_label(name),
             declared: false,
             broken: None,
-            pods: FxHashMap::default(),
+            pods: Records::default(),
             workloads: FxHashMap::default(),
             unnamed_ports: FxHashMap::default(),
             services: FxHashMap::default(),
@@ -57,42 +82,13 @@ impl NamespaceState {
 
 /// The label that every namespace carries, whatever else is known of it.
 pub(super) fn own_label(name: &str) -> Labels {
-    [(NAMESPACE_NAME_LABEL, name)].into_iter().collect()
+    intern::labels([(NAMESPACE_NAME_LABEL, name)])
 }
 
-/// A pod, and what of its object is needed to make it anew.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct PodState {
-    pub(super) pod: Arc<Pod>,
-    pub(super) controller: Option<Controller>,
-    pub(super) finished: bool,
-    pub(super) created: Option<Timestamp>,
-}
-
-/// A workload: its object if that is known, and its live pods by name.
+/// A workload: its object if that is known, and how many live pods it has.
 #[derive(Debug, Default)]
 pub(super) struct WorkloadState {
     pub(super) object: Option<Arc<Workload>>,
     pub(super) template: Option<Arc<Pod>>,
-    pub(super) members: BTreeSet<Arc<str>>,
-}
-
-/// Strings that many objects have in common, kept once.
-#[derive(Debug, Default)]
-pub(super) struct Strings(FxHashSet<Arc<str>>);
-
-impl Strings {
-    /// The shared copy of an equal string.
-    pub(super) fn share(&mut self, text: Arc<str>) -> Arc<str> {
-        if let Some(known) = self.0.get(&text) {
-            return Arc::clone(known);
-        }
-        self.0.insert(Arc::clone(&text));
-        text
-    }
-
-    /// Forgets strings that nobody else holds.
-    pub(super) fn forget_unused(&mut self) {
-        self.0.retain(|text| Arc::strong_count(text) > 1);
-    }
+    pub(super) members: usize,
 }

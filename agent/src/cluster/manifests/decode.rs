@@ -6,7 +6,6 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,26 +13,61 @@ use super::finding::{Finding, Place};
 use super::salvage;
 use crate::cluster::object::{EndpointSlice, Namespace, Node, Object, ObjectError, Pod, Service, Workload};
 use crate::model::object::ObjectRef;
-use crate::policy::{Fault, Policy};
+use crate::model::typed::{deciding, typed};
+use crate::policy::{Fault, Force, Policy, PolicyKind};
 use crate::segment::api::{API_VERSION, EDGE_EXCEPTION, EdgeExceptionObject, SEGMENT_MAP, SegmentMapObject};
 use crate::segment::{self, EdgeException, Effect, SegmentMap};
 
+/// Reads a value as an object; fields that the kind does not have go to the list.
+type Decode = fn(&Value, &mut Vec<String>) -> Result<Object, ObjectError>;
+
 /// A kind that we read.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
+    /// As manifests have it.
+    pub(super) kind: &'static str,
+    /// As references show it: with its group where another kind is called so too.
     name: &'static str,
-    api_version: &'static str,
     pub(super) namespaced: bool,
-    decode: fn(&Value, &mut Vec<String>) -> Result<Object, ObjectError>,
+    source: Source,
 }
 
-const fn kind(
-    name: &'static str,
-    api_version: &'static str,
-    namespaced: bool,
-    decode: fn(&Value, &mut Vec<String>) -> Result<Object, ObjectError>,
-) -> Kind {
-    Kind { name, api_version, namespaced, decode }
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Api(&'static str, Decode),
+    Policy(&'static PolicyKind),
+}
+
+impl Kind {
+    fn api_versions(&self) -> &[&'static str] {
+        match &self.source {
+            Source::Api(version, _) => std::slice::from_ref(version),
+            Source::Policy(policy) => policy.api_versions,
+        }
+    }
+
+    fn is_of(&self, api_version: &str) -> bool {
+        self.api_versions().iter().any(|own| group(own) == group(api_version))
+    }
+
+    fn decode(&self, value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
+        match self.source {
+            Source::Api(_, decode) => decode(value, unknown),
+            Source::Policy(policy) => Ok(Object::Policy(Arc::new(policy.read(value, unknown)?))),
+        }
+    }
+
+    /// The kind of policy, if it is one.
+    pub(super) const fn policy(&self) -> Option<&'static PolicyKind> {
+        match self.source {
+            Source::Policy(policy) => Some(policy),
+            Source::Api(..) => None,
+        }
+    }
+}
+
+const fn kind(name: &'static str, api_version: &'static str, namespaced: bool, decode: Decode) -> Kind {
+    Kind { kind: name, name, namespaced, source: Source::Api(api_version, decode) }
 }
 
 fn workload<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError>
@@ -43,7 +77,7 @@ where
     Ok(Object::Workload(Box::new(Workload::try_from(&typed::<T>(value, unknown)?)?)))
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 14] = [
     kind("Namespace", "v1", false, |value, unknown| {
         Ok(Object::Namespace(Namespace::try_from(&typed::<core::Namespace>(value, unknown)?)?))
     }),
@@ -60,7 +94,6 @@ const KINDS: [Kind; 15] = [
     kind("Node", "v1", false, |value, unknown| {
         Ok(Object::Node(Box::new(Node::try_from(&typed::<core::Node>(value, unknown)?)?)))
     }),
-    kind("NetworkPolicy", "networking.k8s.io/v1", true, policy),
     kind(SEGMENT_MAP, API_VERSION, false, segment_map),
     kind(EDGE_EXCEPTION, API_VERSION, true, edge_exception),
     kind("Deployment", "apps/v1", true, workload::<Deployment>),
@@ -72,7 +105,7 @@ const KINDS: [Kind; 15] = [
     kind("CronJob", "batch/v1", true, workload::<CronJob>),
 ];
 
-/// API groups whose kinds also decide about connections, and which are not judged yet.
+/// API groups of which some kinds also decide about connections and are not judged.
 const POLICY_GROUPS: [&str; 6] = [
     "cilium.io",
     "projectcalico.org",
@@ -82,84 +115,25 @@ const POLICY_GROUPS: [&str; 6] = [
     "extensions",
 ];
 
+/// The kinds of that name, in whatever API group.
+fn kinds_named(name: &str) -> impl Iterator<Item = Kind> {
+    let of_policy = |policy: &'static PolicyKind| Kind {
+        kind: policy.kind,
+        name: policy.name,
+        namespaced: policy.namespaced,
+        source: Source::Policy(policy),
+    };
+    KINDS.into_iter().chain(PolicyKind::ALL.iter().map(of_policy)).filter(move |kind| kind.kind == name)
+}
+
 /// The kind of that name, in whatever API group.
-pub(super) fn known_kind(name: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.name == name)
+pub(super) fn known_kind(name: &str) -> Option<Kind> {
+    kinds_named(name).next()
 }
 
 /// The group of an `apiVersion`; empty for the core group.
 fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
-/// Reads a value as an API type, and collects the paths of fields that the type does not have.
-fn typed<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> Result<T, ObjectError> {
-    let mut found = None;
-    tracked(value, unknown, &mut |deserializer| {
-        found = Some(erased_serde::deserialize::<T>(deserializer)?);
-        Ok(())
-    })?;
-    found.ok_or_else(|| ObjectError::new("", "is empty"))
-}
-
-/// Lets `read` deserialise a value, following the path that it is at.
-///
-/// Not generic: the trees of API types are large, and each would be compiled once more for every deserialiser
-/// that it is read through (this file alone took minutes).
-fn tracked(
-    value: &Value,
-    unknown: &mut Vec<String>,
-    read: &mut dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error>,
-) -> Result<(), ObjectError> {
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let mut note = |path: serde_ignored::Path<'_>| unknown.push(path_text(&path));
-    let deserializer = serde_ignored::Deserializer::new(deserializer, &mut note);
-    let read = read(&mut <dyn erased_serde::Deserializer<'_>>::erase(deserializer));
-    read.map_err(|error| {
-        let field = track.path().to_string();
-        ObjectError::new(if field == "." { String::new() } else { field }, error.to_string())
-    })
-}
-
-/// `spec.ingress[0].from`, as everywhere else.
-fn path_text(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", path_text(parent)),
-        Path::Map { parent, key } => match path_text(parent) {
-            parent if parent.is_empty() => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            path_text(parent)
-        }
-    }
-}
-
-/// Unknown fields of a policy are faults: the API server refuses them under strict field validation, and
-/// dropping one (`form` for `from`) would turn a rule for some into a rule for all.
-fn policy(value: &Value, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
-    let typed = typed::<NetworkPolicy>(value, unknown)?;
-    let faults = deciding(unknown);
-    let fault = |field: String| Fault { field, message: "is not a field of NetworkPolicy".to_owned() };
-    // A field beside `spec` that is none: with no `spec`, it is likely the `spec`, misspelt.
-    if typed.spec.is_none()
-        && let Some(field) = faults.iter().find(|field| !field.contains(['.', '[']))
-    {
-        return Err(ObjectError::new(field.clone(), "is not a field of NetworkPolicy, and spec is missing"));
-    }
-    let faults = faults.into_iter().map(fault).collect();
-    Ok(Object::Policy(Arc::new(Policy::from_network_policy_with(&typed, faults))))
-}
-
-/// Takes the unknown fields out that may change what the object means; those of its metadata and status stay.
-fn deciding(unknown: &mut Vec<String>) -> Vec<String> {
-    let decides = |field: &str| !field.starts_with("metadata.") && !field.starts_with("status");
-    let (faults, rest) = std::mem::take(unknown).into_iter().partition(|field| decides(field));
-    *unknown = rest;
-    faults
 }
 
 /// Unknown fields take a map or an exception out of force: they may have been meant to narrow a member.
@@ -233,24 +207,23 @@ impl<'a> Decoder<'a> {
             return;
         };
         let api_version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let known = known_kind(&name);
-        let same_group =
-            |kind: &&Kind| api_version.is_empty() || group(&api_version) == group(kind.api_version);
-        let Some(kind) = known.filter(same_group) else {
-            return self.skip(&name, &api_version, known.is_some(), &value, item);
+        let mut known = kinds_named(&name).peekable();
+        let namesake = known.peek().is_some();
+        let Some(kind) = known.find(|kind| api_version.is_empty() || kind.is_of(&api_version)) else {
+            return self.skip(&name, &api_version, namesake, &value, item);
         };
         let defaulted = kind.namespaced && self.set_namespace(&mut value);
-        let reference = reference(kind, &value);
+        let reference = reference(&kind, &value);
         if defaulted && self.default_namespace.is_none() {
             let field = under(item.as_deref(), "metadata.namespace");
             let message = "is missing: \"default\" is taken";
             self.findings.push(self.place.warning(reference.as_ref(), Some(field), message));
         }
         let mut unknown = Vec::new();
-        let decoded = if api_version == kind.api_version {
-            (kind.decode)(&value, &mut unknown)
+        let decoded = if kind.api_versions().contains(&&*api_version) {
+            kind.decode(&value, &mut unknown)
         } else {
-            let message = format!("\"{api_version}\" is not {}", kind.api_version);
+            let message = format!("\"{api_version}\" is not {}", kind.api_versions().join(" or "));
             Err(ObjectError::new("apiVersion", message))
         };
         for field in unknown {
@@ -263,7 +236,7 @@ impl<'a> Decoder<'a> {
                 self.remark(&object, item.as_deref());
                 object
             }
-            Err(error) => self.broken(kind, reference, &value, error, item.as_deref()),
+            Err(error) => self.broken(&kind, reference, &value, error, item.as_deref()),
         };
         self.objects.push((object, item));
     }
@@ -304,6 +277,16 @@ impl<'a> Decoder<'a> {
                     let field = under(item, &fault.field);
                     let reference = Some(&**policy.reference());
                     self.findings.push(self.place.error(reference, Some(field), fault.message.clone()));
+                }
+                for note in policy.notes() {
+                    let field = under(item, &note.field);
+                    let reference = Some(&**policy.reference());
+                    self.findings.push(self.place.warning(reference, Some(field), note.message.clone()));
+                }
+                if let Force::NotInForce(why) = policy.force() {
+                    let message = format!("is not in force: {why}");
+                    let reference = Some(&**policy.reference());
+                    self.findings.push(self.place.warning(reference, item.map(ToOwned::to_owned), message));
                 }
             }
             Object::SegmentMap(map) => self.remark_all(map.reference(), map.findings(), item),
@@ -349,16 +332,16 @@ impl<'a> Decoder<'a> {
                 finding,
             );
         }
-        if kind.name != "NetworkPolicy" {
+        let Some(policy_kind) = kind.policy() else {
             return salvage::from_value(reference, kind.name, value, self.place);
-        }
+        };
         let policy = match reference {
             Some(reference) => {
                 Policy::unreadable(reference, Fault { field: error.field, message: error.message })
             }
             None => {
                 let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
-                salvage::unreadable_policy(namespace, self.place, &error.message)
+                salvage::unreadable_policy(policy_kind, namespace, self.place, &error.message)
             }
         };
         Object::Policy(Arc::new(policy))

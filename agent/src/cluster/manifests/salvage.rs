@@ -9,7 +9,7 @@ use super::decode::known_kind;
 use super::finding::Place;
 use crate::cluster::object::{Broken, EndpointSlice, Object};
 use crate::model::object::ObjectRef;
-use crate::policy::{Fault, Policy};
+use crate::policy::{Fault, Policy, PolicyKind};
 use crate::segment::api::SEGMENT_MAP;
 use crate::segment::{self, SegmentMap};
 
@@ -20,9 +20,14 @@ fn placeholder(place: &Place) -> String {
 }
 
 /// A policy of which nothing is known but, perhaps, its namespace.
-pub(super) fn unreadable_policy(namespace: Option<&str>, place: &Place, message: &str) -> Policy {
+pub(super) fn unreadable_policy(
+    kind: &PolicyKind,
+    namespace: Option<&str>,
+    place: &Place,
+    message: &str,
+) -> Policy {
     let reference = ObjectRef {
-        kind: "NetworkPolicy".into(),
+        kind: kind.name.into(),
         namespace: namespace.map(Into::into),
         name: placeholder(place).into(),
     };
@@ -95,13 +100,17 @@ pub(super) fn from_text(text: &str, place: &Place, default_namespace: Option<&st
     };
     let name = metadata_value(text, "name").filter(|_| single);
     let objects = kinds.into_iter().map(|kind| {
-        if kind == "NetworkPolicy" {
+        if let Some(policy_kind) = known_kind(kind).and_then(|kind| kind.policy()) {
+            let message = "the document cannot be parsed";
+            let fault = || Fault { field: "spec".to_owned(), message: message.to_owned() };
             let policy = match (namespace, name) {
-                (Some(namespace), Some(name)) => Policy::unreadable(
-                    ObjectRef::namespaced(kind, namespace, name),
-                    Fault { field: "spec".to_owned(), message: "the document cannot be parsed".to_owned() },
-                ),
-                _ => unreadable_policy(namespace, place, "the document cannot be parsed"),
+                (_, Some(name)) if !policy_kind.namespaced => {
+                    Policy::unreadable(ObjectRef::cluster(policy_kind.name, name), fault())
+                }
+                (Some(namespace), Some(name)) => {
+                    Policy::unreadable(ObjectRef::namespaced(policy_kind.name, namespace, name), fault())
+                }
+                _ => unreadable_policy(policy_kind, namespace, place, message),
             };
             return Object::Policy(Arc::new(policy));
         }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{self as core, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{ObjectError, address, labels_of, name_of, namespace_of, port, protocol};
+use super::{ObjectError, Uid, address, labels_of, name_of, namespace_of, port, protocol};
 use crate::model::edge::Protocol;
 use crate::model::identity::NamedPort;
+use crate::model::intern;
 use crate::model::labels::Labels;
 use crate::model::time::Timestamp;
 
@@ -25,7 +26,7 @@ impl Controller {
         let owners = metadata.owner_references.iter().flatten();
         let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
         (owner.kind != "Node")
-            .then(|| Self { kind: owner.kind.as_str().into(), name: owner.name.as_str().into() })
+            .then(|| Self { kind: intern::string(&owner.kind), name: intern::string(&owner.name) })
     }
 }
 
@@ -54,7 +55,7 @@ impl Shape {
         let account = spec.and_then(|spec| spec.service_account_name.as_deref());
         Ok(Self {
             labels,
-            service_account: account.filter(|name| !name.is_empty()).unwrap_or("default").into(),
+            service_account: intern::string(account.filter(|name| !name.is_empty()).unwrap_or("default")),
             named_ports: spec.map_or_else(|| Ok(Vec::new()), |spec| named_ports(spec, path))?,
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
         })
@@ -62,17 +63,17 @@ impl Shape {
 }
 
 fn named_ports(spec: &PodSpec, path: &str) -> Result<Vec<NamedPort>, ObjectError> {
-    let named = |(name, protocol, port): (Option<&str>, _, _)| {
-        name.map(|name| NamedPort { name: name.into(), protocol, port })
+    let named = |(name, protocol, port): ContainerPort<'_>| {
+        name.map(|name| NamedPort { name: intern::string(name), protocol, port })
     };
     Ok(container_ports(spec, path)?.into_iter().filter_map(named).collect())
 }
 
-/// The ports of containers and sidecars, with their names.
-fn container_ports<'a>(
-    spec: &'a PodSpec,
-    path: &str,
-) -> Result<Vec<(Option<&'a str>, Protocol, u16)>, ObjectError> {
+/// A port of a container, with its name if it has one.
+type ContainerPort<'a> = (Option<&'a str>, Protocol, u16);
+
+/// The ports of containers and sidecars.
+fn container_ports<'a>(spec: &'a PodSpec, path: &str) -> Result<Vec<ContainerPort<'a>>, ObjectError> {
     let always = |container: &core::Container| container.restart_policy.as_deref() == Some("Always");
     let sidecars = spec.init_containers.iter().flatten().enumerate().filter(|(_, c)| always(c));
     let containers = spec.containers.iter().enumerate().map(|(at, c)| ("containers", at, c));
@@ -94,8 +95,7 @@ fn container_ports<'a>(
 pub struct Pod {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
-    /// Empty where a file has none.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     pub shape: Shape,
     /// Container ports without a name, as those with one: no policy can refer to them.
     pub unnamed_ports: Vec<(Protocol, u16)>,
@@ -118,11 +118,11 @@ impl TryFrom<&core::Pod> for Pod {
         Ok(Self {
             namespace: namespace_of(&pod.metadata)?,
             name: name_of(&pod.metadata)?,
-            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            uid: Uid::from(pod.metadata.uid.as_deref().unwrap_or_default()),
             shape: Shape::new(Some(&pod.metadata), pod.spec.as_ref(), "")?,
             unnamed_ports: pod.spec.as_ref().map_or_else(|| Ok(Vec::new()), unnamed_ports)?,
             controller: Controller::of(&pod.metadata),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(intern::string),
             addresses: status.map_or_else(|| Ok(Vec::new()), pod_addresses)?,
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             created: created.map(|time| Timestamp::from(time.0)),
@@ -131,7 +131,7 @@ impl TryFrom<&core::Pod> for Pod {
 }
 
 fn unnamed_ports(spec: &PodSpec) -> Result<Vec<(Protocol, u16)>, ObjectError> {
-    let unnamed = |(name, protocol, port): (Option<&str>, _, _)| name.is_none().then_some((protocol, port));
+    let unnamed = |(name, protocol, port): ContainerPort<'_>| name.is_none().then_some((protocol, port));
     Ok(container_ports(spec, "")?.into_iter().filter_map(unnamed).collect())
 }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use smallvec::SmallVec;
 
 use super::{ObjectError, address, name_of, namespace_of, port, protocol};
 use crate::model::edge::Protocol;
+use crate::model::intern;
 use crate::model::selector::Selector;
 
 /// A Service.
@@ -19,10 +21,10 @@ pub struct Service {
     /// Which pods are behind it; `None` where others say so (EndpointSlices made by hand).
     pub selector: Option<Selector>,
     /// ClusterIPs of both families; empty for a headless Service.
-    pub cluster_ips: Vec<IpAddr>,
+    pub cluster_ips: SmallVec<[IpAddr; 1]>,
     /// `externalIPs` and the addresses of load balancers.
-    pub external: Vec<IpAddr>,
-    pub ports: Vec<ServicePort>,
+    pub external: Box<[IpAddr]>,
+    pub ports: Box<[ServicePort]>,
     /// Pods count as backends before they are ready.
     pub publish_not_ready: bool,
     /// What is sent to a ClusterIP goes only to backends on the client's node (`internalTrafficPolicy: Local`).
@@ -75,12 +77,12 @@ impl TryFrom<&core::Service> for Service {
 }
 
 /// `None` is how the API spells "headless", and an ExternalName Service has no address at all.
-fn cluster_ips(spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, ObjectError> {
+fn cluster_ips(spec: &core::ServiceSpec) -> Result<SmallVec<[IpAddr; 1]>, ObjectError> {
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Ok(Vec::new());
+        return Ok(SmallVec::new());
     }
     let is_address = |text: &str| !text.is_empty() && text != "None";
-    let mut ips = Vec::new();
+    let mut ips = SmallVec::new();
     for (index, text) in spec.cluster_ips.iter().flatten().enumerate().filter(|(_, text)| is_address(text)) {
         ips.push(address(text, || format!("spec.clusterIPs[{index}]"))?);
     }
@@ -100,7 +102,7 @@ fn hides_clients(spec: &core::ServiceSpec) -> bool {
     is_exposed && spec.external_traffic_policy.as_deref() != Some("Local")
 }
 
-fn external(service: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
+fn external(service: &core::Service) -> Result<Box<[IpAddr]>, ObjectError> {
     let mut addresses = Vec::new();
     let given = service.spec.as_ref().and_then(|spec| spec.external_ips.as_ref());
     for (index, text) in given.into_iter().flatten().enumerate() {
@@ -115,7 +117,7 @@ fn external(service: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
     }
     addresses.sort();
     addresses.dedup();
-    Ok(addresses)
+    Ok(addresses.into())
 }
 
 fn service_port(index: usize, given: &core::ServicePort) -> Result<ServicePort, ObjectError> {
@@ -125,11 +127,11 @@ fn service_port(index: usize, given: &core::ServicePort) -> Result<ServicePort, 
         // Absent, or 0 as old clients send it, means the Service's own port (API reference, ServicePort).
         None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
         Some(IntOrString::Int(target)) => TargetPort::Number(port(*target, || field("targetPort"))?),
-        Some(IntOrString::String(name)) => TargetPort::Name(name.as_str().into()),
+        Some(IntOrString::String(name)) => TargetPort::Name(intern::string(name)),
     };
     let node_port = given.node_port.filter(|port| *port != 0);
     Ok(ServicePort {
-        name: given.name.as_deref().unwrap_or_default().into(),
+        name: intern::string(given.name.as_deref().unwrap_or_default()),
         protocol: protocol(given.protocol.as_deref(), || field("protocol"))?,
         port: number,
         target,
@@ -144,8 +146,8 @@ pub struct EndpointSlice {
     pub name: Arc<str>,
     /// The Service, by the label `kubernetes.io/service-name`.
     pub service: Option<Arc<str>>,
-    pub ports: Vec<SlicePort>,
-    pub endpoints: Vec<SliceEndpoint>,
+    pub ports: Box<[SlicePort]>,
+    pub endpoints: Box<[SliceEndpoint]>,
 }
 
 impl EndpointSlice {
@@ -166,16 +168,41 @@ pub struct SlicePort {
 /// One backend of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    pub addresses: Vec<IpAddr>,
+    /// Clients use the first of its addresses, which are alike (API reference, Endpoint.addresses). `None` where there
+    /// is none at all.
+    pub address: Option<IpAddr>,
     /// Absent counts as ready (API reference, EndpointConditions).
     pub ready: bool,
     /// Absent counts as `ready`.
     pub serving: bool,
     pub terminating: bool,
-    /// The pod, by namespace and name, if the slice says so.
-    pub pod: Option<(Arc<str>, Arc<str>)>,
+    /// The name of the pod, if the slice says so.
+    pod: Option<Arc<str>>,
     /// The node it is on, if the slice says so.
     pub node: Option<Arc<str>>,
+    /// What hardly any endpoint has.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rare {
+    /// The addresses after the first.
+    more: Vec<IpAddr>,
+    /// The pod's namespace, where it is not the slice's.
+    namespace: Option<Arc<str>>,
+}
+
+impl SliceEndpoint {
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.into_iter().chain(self.rare.iter().flat_map(|rare| rare.more.iter().copied()))
+    }
+
+    /// The pod that it is in a slice of this namespace, by namespace and name, if the slice says so.
+    pub fn pod<'a>(&'a self, namespace: &'a str) -> Option<(&'a str, &'a str)> {
+        let other = self.rare.as_ref().and_then(|rare| rare.namespace.as_deref());
+        Some((other.unwrap_or(namespace), self.pod.as_deref()?))
+    }
 }
 
 impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
@@ -189,7 +216,7 @@ impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
         for (index, given) in slice.ports.iter().flatten().enumerate() {
             let field = |name: &str| format!("ports[{index}].{name}");
             ports.push(SlicePort {
-                name: given.name.as_deref().unwrap_or_default().into(),
+                name: intern::string(given.name.as_deref().unwrap_or_default()),
                 protocol: protocol(given.protocol.as_deref(), || field("protocol"))?,
                 port: given.port.map(|number| port(number, || field("port"))).transpose()?,
             });
@@ -198,8 +225,8 @@ impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
         let endpoints = slice.endpoints.iter().flatten().enumerate().filter(|_| !is_name);
         Ok(Self {
             name: name_of(&slice.metadata)?,
-            service: service.map(|name| name.as_str().into()),
-            ports,
+            service: service.map(|name| intern::string(name)),
+            ports: ports.into(),
             endpoints: endpoints
                 .map(|(index, endpoint)| slice_endpoint(index, endpoint, &namespace))
                 .collect::<Result<_, _>>()?,
@@ -220,15 +247,18 @@ fn slice_endpoint(
     for (at, text) in given.addresses.iter().enumerate() {
         addresses.push(address(text, || format!("endpoints[{index}].addresses[{at}]"))?);
     }
+    let mut addresses = addresses.into_iter();
+    let first = addresses.next();
+    let other = target.and_then(|target| target.namespace.as_deref()).filter(|other| *other != &**namespace);
+    let rare = Rare { more: addresses.collect(), namespace: other.map(intern::string) };
+    let is_plain = rare.more.is_empty() && rare.namespace.is_none();
     Ok(SliceEndpoint {
-        addresses,
+        address: first,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        node: given.node_name.as_deref().map(Into::into),
-        pod: target.and_then(|target| {
-            let namespace = target.namespace.as_deref().map_or_else(|| Arc::clone(namespace), Into::into);
-            Some((namespace, target.name.as_deref()?.into()))
-        }),
+        node: given.node_name.as_deref().map(intern::string),
+        pod: target.and_then(|target| target.name.as_deref()).map(intern::string),
+        rare: (!is_plain).then(|| Box::new(rare)),
     })
 }

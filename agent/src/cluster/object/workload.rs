@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::pod::{Controller, Shape};
 use super::{ObjectError, name_of, namespace_of};
+use crate::model::intern;
 use crate::model::labels::Labels;
 use crate::model::selector::Selector;
 
@@ -42,7 +43,7 @@ impl Workload {
             .map(|template| Shape::new(template.metadata.as_ref(), template.spec.as_ref(), path))
             .transpose()?;
         Ok(Self {
-            kind: kind.into(),
+            kind: intern::string(kind),
             namespace: namespace_of(metadata)?,
             name: name_of(metadata)?,
             controller: Controller::of(metadata),

@@ -19,7 +19,7 @@ use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::record::{LossRecord, ScenarioRecord};
 use crate::model::role::Roles;
 use crate::model::time::Timestamp;
-use crate::model::verdict::UnknownReason;
+use crate::model::verdict::{Fact, UnknownReason};
 
 /// 2026-03-02T10:00:00Z.
 const START: Timestamp = Timestamp::from_nanos(1_772_445_600_000_000_000);
@@ -476,6 +476,12 @@ fn any_reason() -> impl Strategy<Value = UnknownReason> {
         object().prop_map(|object| UnknownReason::ObjectInvalid { object }),
         (object(), any_text())
             .prop_map(|(policy, field)| UnknownReason::PolicyInvalid { policy, field: field.into() }),
+        (object(), any_text())
+            .prop_map(|(policy, field)| UnknownReason::PolicyUnsupported { policy, field: field.into() }),
+        (object(), proptest::sample::select(Fact::ALL.to_vec()))
+            .prop_map(|(policy, fact)| { UnknownReason::FactMissing { policy, field: "spec".into(), fact } }),
+        object()
+            .prop_map(|policy| UnknownReason::EqualPriority { policies: [ObjectRef::clone(&policy)].into() }),
         Just(UnknownReason::NoBackends),
         any::<u32>().prop_map(|n| UnknownReason::BackendsDiffer { allowed: n, denied: 1, unknown: 2 }),
         any::<u32>().prop_map(|n| UnknownReason::PodsDiffer { allowed: 1, denied: n, unknown: 2 }),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::cause::Cause;
+use crate::model::dialect::SWITCHES;
 use crate::model::edge::{Budget, Counters, Direction, OrientedBy, Protocol};
 use crate::model::object::ObjectRef;
 use crate::model::role::Roles;
-use crate::model::verdict::UnknownReason;
+use crate::model::verdict::{Fact, UnknownReason};
 
 /// Any line but the first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -178,6 +179,9 @@ pub(super) enum ReasonLine {
     AddressMissing,
     ObjectInvalid(ObjectLine),
     PolicyInvalid { policy: ObjectLine, field: String },
+    PolicyUnsupported { policy: ObjectLine, field: String },
+    FactMissing { policy: ObjectLine, field: String, fact: String },
+    EqualPriority { policies: Vec<ObjectLine> },
     NoBackends,
     BackendsDiffer { allowed: u32, denied: u32, unknown: u32 },
     PodsDiffer { allowed: u32, denied: u32, unknown: u32 },
@@ -210,19 +214,17 @@ impl From<&ObjectRef> for ObjectLine {
     }
 }
 
-impl From<ObjectLine> for Arc<ObjectRef> {
+impl From<ObjectLine> for ObjectRef {
     fn from(line: ObjectLine) -> Self {
-        Self::new(ObjectRef {
-            kind: line.kind.into(),
-            namespace: line.namespace.map(Into::into),
-            name: line.name.into(),
-        })
+        Self { kind: line.kind.into(), namespace: line.namespace.map(Into::into), name: line.name.into() }
     }
 }
 
-/// The switches of a dialect that leave a verdict open.
-const SWITCHES: [&str; 4] =
-    ["ip_block_matches_pods", "pod_to_own_node_judged", "own_node_to_pod_judged", "icmp_needs_rule"];
+impl From<ObjectLine> for Arc<ObjectRef> {
+    fn from(line: ObjectLine) -> Self {
+        Self::new(line.into())
+    }
+}
 
 impl From<&UnknownReason> for ReasonLine {
     fn from(reason: &UnknownReason) -> Self {
@@ -233,6 +235,17 @@ impl From<&UnknownReason> for ReasonLine {
             UnknownReason::ObjectInvalid { object } => Self::ObjectInvalid((&**object).into()),
             UnknownReason::PolicyInvalid { policy, field } => {
                 Self::PolicyInvalid { policy: (&**policy).into(), field: field.to_string() }
+            }
+            UnknownReason::PolicyUnsupported { policy, field } => {
+                Self::PolicyUnsupported { policy: (&**policy).into(), field: field.to_string() }
+            }
+            UnknownReason::FactMissing { policy, field, fact } => Self::FactMissing {
+                policy: (&**policy).into(),
+                field: field.to_string(),
+                fact: fact.as_str().to_owned(),
+            },
+            UnknownReason::EqualPriority { policies } => {
+                Self::EqualPriority { policies: policies.iter().map(Into::into).collect() }
             }
             UnknownReason::NoBackends => Self::NoBackends,
             UnknownReason::BackendsDiffer { allowed, denied, unknown } => {
@@ -256,7 +269,7 @@ impl From<&UnknownReason> for ReasonLine {
 }
 
 impl TryFrom<ReasonLine> for UnknownReason {
-    /// The dialect's switch, or the budget, that does not exist.
+    /// The dialect's switch, the fact, or the budget, that does not exist.
     type Error = String;
 
     fn try_from(line: ReasonLine) -> Result<Self, String> {
@@ -268,6 +281,16 @@ impl TryFrom<ReasonLine> for UnknownReason {
             ReasonLine::PolicyInvalid { policy, field } => {
                 Self::PolicyInvalid { policy: policy.into(), field: field.into() }
             }
+            ReasonLine::PolicyUnsupported { policy, field } => {
+                Self::PolicyUnsupported { policy: policy.into(), field: field.into() }
+            }
+            ReasonLine::FactMissing { policy, field, fact } => {
+                let known = Fact::ALL.into_iter().find(|known| known.as_str() == fact);
+                Self::FactMissing { policy: policy.into(), field: field.into(), fact: known.ok_or(fact)? }
+            }
+            ReasonLine::EqualPriority { policies } => {
+                Self::EqualPriority { policies: policies.into_iter().map(Into::into).collect() }
+            }
             ReasonLine::NoBackends => Self::NoBackends,
             ReasonLine::BackendsDiffer { allowed, denied, unknown } => {
                 Self::BackendsDiffer { allowed, denied, unknown }
@@ -278,7 +301,7 @@ impl TryFrom<ReasonLine> for UnknownReason {
             ReasonLine::IcmpUndefined => Self::IcmpUndefined,
             ReasonLine::NodeUnknown => Self::NodeUnknown,
             ReasonLine::DialectUndefined { switch } => {
-                let known = SWITCHES.into_iter().find(|known| *known == switch);
+                let known = SWITCHES.iter().copied().find(|known| *known == switch);
                 Self::DialectUndefined { switch: known.ok_or(switch)? }
             }
             ReasonLine::NotSynced => Self::NotSynced,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::edge::Direction;
-use crate::model::verdict::{Decision, Miss, Reason, UnknownReason, Verdict};
+use crate::model::verdict::{Decision, Miss, Reason, UnknownReason, Verdict, write_rule};
 
 use super::{DirectionSteps, Explanation, Outcome, PolicySteps, RuleStep};
 
@@ -89,6 +89,9 @@ impl fmt::Display for DirectionSteps {
         writeln!(f, "  of      {}", self.subject)?;
         writeln!(f, "  with    {}, port {}", self.peer, self.port)?;
         why(&self.decision, f)?;
+        for (at, answer) in self.decision.chain.iter().enumerate() {
+            writeln!(f, "  {:<8}{answer}", if at == 0 { "tiers" } else { "" })?;
+        }
         for policy in &self.selected_by {
             policy.fmt(f)?;
         }
@@ -115,7 +118,12 @@ fn why(decision: &Decision, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             close.try_for_each(|nearest| writeln!(f, "  nearest {nearest}"))
         }
         // These name the policy and the field themselves.
-        Reason::Unknown(UnknownReason::PolicyInvalid { .. }) => writeln!(f, "  why     {}", decision.reason),
+        Reason::Unknown(
+            UnknownReason::PolicyInvalid { .. }
+            | UnknownReason::PolicyUnsupported { .. }
+            | UnknownReason::FactMissing { .. }
+            | UnknownReason::EqualPriority { .. },
+        ) => writeln!(f, "  why     {}", decision.reason),
         reason => writeln!(f, "  why     {}{reason}", place(decision)),
     }
 }
@@ -123,7 +131,8 @@ fn why(decision: &Decision, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// `NetworkPolicy/x/web rule 0 peer 1: `, as far as the decision names them.
 fn place(decision: &Decision) -> String {
     let Some(policy) = &decision.policy else { return String::new() };
-    let rule = decision.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+    let mut rule = String::new();
+    write_rule(&mut rule, decision.rule, decision.rule_name.as_deref()).unwrap_or_default();
     let peer = decision.peer.map(|peer| format!(" peer {peer}")).unwrap_or_default();
     format!("{policy}{rule}{peer}: ")
 }
@@ -145,10 +154,9 @@ impl fmt::Display for PolicySteps {
 
 impl fmt::Display for RuleStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.rule.map_or_else(|| "assumed".to_owned(), |rule| format!("rule {rule}"));
         for (at, part) in self.parts.iter().enumerate() {
             let (name, outcome) = match at {
-                0 => (name.as_str(), self.outcome.to_string()),
+                0 => (self.name.as_str(), self.outcome.to_string()),
                 _ => ("", String::new()),
             };
             writeln!(

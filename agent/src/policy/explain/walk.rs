@@ -1,15 +1,19 @@
 //! Walks the same rules as the judge, with the same comparisons, and notes each.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::model::edge::Direction;
 use crate::model::endpoint::{Connection, Endpoint, Party, Pod};
+use crate::model::facts::ConnectionFacts;
 use crate::model::object::ObjectRef;
-use crate::model::verdict::{Decision, Reason};
+use crate::model::verdict::{Decision, Reason, write_rule};
 use crate::policy::cache::Selected;
-use crate::policy::evaluate::{Evaluation, PeerKind, index};
+use crate::policy::evaluate::{Evaluation, PeerKind};
+use crate::policy::given::Given;
 use crate::policy::judge::{Case, Judge, cases};
-use crate::policy::nearest::{atom_text, block_text, ports_text};
+use crate::policy::nearest::{peer_text, rule_ports_text};
+use crate::policy::spec::{Action, Reach};
 use crate::policy::tier::{CompiledPeer, CompiledPeers, CompiledPolicy, CompiledRule};
 use crate::policy::tri::{Tri, Why};
 
@@ -18,10 +22,15 @@ use super::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleSt
 impl Judge {
     /// The judgement of [`judge`](Self::judge), and how it came about.
     pub fn explain(&mut self, connection: &Connection<'_>) -> Explanation {
-        let judgement = self.judge(connection);
+        self.explain_given(connection, &ConnectionFacts::NONE)
+    }
+
+    /// The same, with what is known of the connection besides.
+    pub fn explain_given(&mut self, connection: &Connection<'_>, given: &ConnectionFacts) -> Explanation {
+        let judgement = self.judge_given(connection, given);
         let mut directions = Vec::new();
         for direction in Direction::BOTH {
-            for case in cases(connection, direction) {
+            for case in cases(connection, given, direction) {
                 directions.push(self.steps(&case));
             }
         }
@@ -49,7 +58,7 @@ impl Judge {
             passed_over: Vec::new(),
         };
         if let Some(pod) = case.subject.as_pod().filter(|_| is_judged(&steps.decision)) {
-            let (peer, class) = self.view(case);
+            let (peer, class) = self.view(pod, case);
             let selection = self.selection(&pod.identity, case.direction);
             let selected: Vec<&Selected> = selection.iter().flat_map(|tier| &tier.policies).collect();
             steps.passed_over = self.passed_over(pod, case.direction, &selected);
@@ -67,22 +76,29 @@ impl Judge {
         selected: &[&Selected],
     ) -> Vec<(Arc<ObjectRef>, String)> {
         let all = self.compiled.tiers.iter().flat_map(|tier| tier.policies.of_namespace(&pod.identity));
-        let others = all.filter(|(policy, _)| !selected.iter().any(|s| Arc::ptr_eq(&s.policy, policy)));
-        others.map(|(policy, _)| (Arc::clone(&policy.reference), why_not(policy, pod, direction))).collect()
+        let others = all.filter(|c| !selected.iter().any(|s| Arc::ptr_eq(&s.policy, c.policy)));
+        let others =
+            others.map(|c| (Arc::clone(&c.policy.reference), self.why_not(c.policy, pod, direction)));
+        others.collect()
+    }
+
+    /// Why a policy does not select a pod.
+    fn why_not(&self, policy: &CompiledPolicy, pod: &Pod, direction: Direction) -> String {
+        let compiled = &self.compiled;
+        let subject = policy.subject.and_then(|id| compiled.condition(id));
+        match subject {
+            Some(subject) if subject.holds((&*pod.identity).into(), &compiled.facts) == Tri::No => {
+                let field = if subject.is_about_pods() { "podSelector" } else { "subject" };
+                format!("{field} is {subject}")
+            }
+            _ => format!("says nothing about {}", direction.as_str().to_lowercase()),
+        }
     }
 }
 
 /// Whether policies were asked at all.
 const fn is_judged(decision: &Decision) -> bool {
     !matches!(&decision.reason, Reason::NotJudged(why) if !matches!(why, crate::model::verdict::NotJudged::Icmp))
-}
-
-/// Why a policy does not select a pod of its namespace.
-fn why_not(policy: &CompiledPolicy, pod: &Pod, direction: Direction) -> String {
-    match &policy.subject {
-        Ok(selector) if !selector.matches(&pod.identity.labels) => format!("podSelector is {selector}"),
-        _ => format!("says nothing about {}", direction.as_str().to_lowercase()),
-    }
 }
 
 fn party_text(party: &Party, other: &Party) -> String {
@@ -106,15 +122,16 @@ fn party_text(party: &Party, other: &Party) -> String {
 
 fn policy_steps(evaluation: &mut Evaluation<'_>, selected: &Selected) -> PolicySteps {
     let policy = &selected.policy;
-    let rules = policy.section(evaluation.direction).rules.iter().enumerate();
+    let rules = &policy.section(evaluation.direction).rules;
+    let only_allows = rules.iter().all(|rule| rule.action == Action::Allow);
     PolicySteps {
         policy: Arc::clone(&policy.reference),
         unsure: selected.doubt.as_ref().map(ToString::to_string),
-        rules: rules.map(|(at, rule)| rule_step(evaluation, rule, index(at))).collect(),
+        rules: rules.iter().map(|rule| rule_step(evaluation, rule, only_allows)).collect(),
     }
 }
 
-fn rule_step(evaluation: &mut Evaluation<'_>, rule: &CompiledRule, at: u32) -> RuleStep {
+fn rule_step(evaluation: &mut Evaluation<'_>, rule: &CompiledRule, only_allows: bool) -> RuleStep {
     let found = evaluation.rule(rule);
     let name = match evaluation.direction {
         Direction::Egress => "to",
@@ -127,29 +144,43 @@ fn rule_step(evaluation: &mut Evaluation<'_>, rule: &CompiledRule, at: u32) -> R
         CompiledPeers::Of(peers) => {
             for (at, peer) in peers.iter().enumerate() {
                 let outcome = evaluation.peer(peer);
-                let text = peer_text(evaluation, peer, &outcome);
+                let text = peer_step_text(evaluation, peer, &outcome);
                 parts.push(part(format!("{name}[{at}]"), &outcome, text));
             }
         }
     }
-    let mut ports = ports_text(evaluation, &rule.ports);
+    let mut ports = rule_ports_text(evaluation, rule);
     if found.ports == Tri::No && !evaluation.protocol.has_ports() {
         ports.push_str(" (a rule with ports does not speak of ICMP)");
     }
     parts.push(part("ports".to_owned(), &found.ports, ports));
-    if rule.also.is_some() {
-        parts.push(part("also".to_owned(), &found.also, "a field that is not understood".to_owned()));
+    if rule.given != Given::nothing() {
+        parts.push(part("also".to_owned(), &found.given, "what else the rule asks for".to_owned()));
+    }
+    if let Some(l7) = &rule.l7 {
+        let lets = l7.lets.holds(evaluation.given);
+        parts.push(part("l7".to_owned(), &lets, format!("requests by {}", l7.field)));
     }
     if let Some(assumption) = rule.assumed {
         parts.push(part("assumed".to_owned(), &Tri::Yes, format!("allowed by the scenario: {assumption}")));
     }
-    RuleStep { rule: rule.assumed.is_none().then_some(at), outcome: outcome(&found.all()), parts }
+    let index = rule.assumed.is_none().then_some(rule.index);
+    let mut name = String::new();
+    let named = match index {
+        Some(_) => write_rule(&mut name, index, rule.name.as_deref()),
+        None => name.write_str(" assumed"),
+    };
+    // Writing to a text does not fail.
+    named.unwrap_or_default();
+    let action = if only_allows { "" } else { rule.action.as_str() };
+    let name = format!("{} {action}", name.trim()).trim_end().to_owned();
+    RuleStep { rule: index, name, outcome: outcome(&found.all()), parts }
 }
 
 fn part(part: String, found: &Tri, mut text: String) -> PartSteps {
     if let Tri::Maybe(why) = found {
         text.push_str(&match why {
-            Why::Field(field) => format!(" (could not be read at {field})"),
+            Why::Field(field) => format!(" ({})", field.text()),
             Why::Reason(reason) => format!(" ({reason})"),
         });
     }
@@ -165,37 +196,34 @@ const fn outcome(found: &Tri) -> Outcome {
 }
 
 /// What a peer of a rule asks for; where it does not match, what differs.
-fn peer_text(evaluation: &mut Evaluation<'_>, peer: &CompiledPeer, found: &Tri) -> String {
+fn peer_step_text(evaluation: &mut Evaluation<'_>, peer: &CompiledPeer, found: &Tri) -> String {
+    let text = peer_text(evaluation, peer);
     match peer {
-        CompiledPeer::Unknown(_) => "unreadable".to_owned(),
-        CompiledPeer::Role(roles) => format!("pods that are {roles}"),
-        CompiledPeer::Block(block) => {
-            let text = block_text(evaluation, block);
-            let in_cluster = matches!(evaluation.peer, PeerKind::Pod(_) | PeerKind::Node);
-            let never = in_cluster && evaluation.dialect.ip_block_matches_pods == Some(false);
+        CompiledPeer::Block(_, reach) | CompiledPeer::Blocks(_, reach) => {
+            let never = match (reach, evaluation.peer) {
+                (Reach::Dialect, PeerKind::Pod(_)) => evaluation.dialect.ip_block_matches_pods == Some(false),
+                (Reach::Dialect | Reach::NotPods, PeerKind::Node { .. }) => {
+                    evaluation.dialect.ip_block_matches_nodes() == Some(false)
+                }
+                (Reach::NotPods, PeerKind::Pod(_)) => true,
+                _ => false,
+            };
             if never { format!("{text} (blocks do not match pods in this dialect)") } else { text }
         }
-        CompiledPeer::Pods { namespaces, pods } => {
-            let text = |content: &_| match content {
-                Ok(atom) => atom_text(evaluation, *atom),
-                Err(_) => "unreadable".to_owned(),
-            };
-            let mut text = format!("namespace {}, pods {}", text(namespaces), text(pods));
-            if *found == Tri::No {
-                let differs = match (evaluation.peer, namespaces, pods) {
-                    (PeerKind::Pod(identity), Ok(namespace), Ok(pods)) => {
-                        match (evaluation.holds(*namespace, identity), evaluation.holds(*pods, identity)) {
-                            (true, _) => "the labels differ",
-                            (false, true) => "the namespace differs",
-                            (false, false) => "namespace and labels differ",
-                        }
+        CompiledPeer::Pods { namespaces, pods } if *found == Tri::No => {
+            let differs = match evaluation.peer {
+                PeerKind::Pod(identity) => {
+                    match (evaluation.holds(*namespaces, identity), evaluation.holds(*pods, identity)) {
+                        (Tri::Maybe(_), _) | (_, Tri::Maybe(_)) => "what can be read of it differs",
+                        (Tri::Yes, _) => "the labels differ",
+                        (Tri::No, Tri::Yes) => "the namespace differs",
+                        (Tri::No, Tri::No) => "namespace and labels differ",
                     }
-                    (PeerKind::Pod(_), ..) => "what can be read of it differs",
-                    _ => "the peer is not a pod",
-                };
-                text = format!("{text} ({differs})");
-            }
-            text
+                }
+                _ => "the peer is not a pod",
+            };
+            format!("{text} ({differs})")
         }
+        _ => text,
     }
 }

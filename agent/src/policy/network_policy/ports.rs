@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::edge::Protocol;
-use crate::policy::fault::{Content, Faults, Field};
+use crate::policy::fault::{Content, Faults};
 use crate::policy::spec::{PortMatch, PortSpec, Ports};
 
 /// Reads the ports of the rule at `path`; none means any.
@@ -36,7 +36,7 @@ fn read_spec(port: &NetworkPolicyPort, path: &str, faults: &mut Faults) -> Conte
         (None, None) => Ok(PortSpec::Any),
         (None, Some(_)) => Err(faults.add(end_path(), "needs a port")),
         (Some(IntOrString::String(name)), end) => {
-            let name = read_name(name, path, faults)?;
+            let name = read_name(name, &format!("{path}.port"), faults)?;
             match end {
                 None => Ok(PortSpec::Named(name)),
                 Some(_) => Err(faults.add(end_path(), "needs a port number, not a port name")),
@@ -67,7 +67,7 @@ fn read_end(end: i32, first: u16) -> Result<u16, String> {
 }
 
 /// An IANA service name (RFC 6335, apimachinery `IsValidPortName`).
-fn read_name(name: &str, path: &str, faults: &mut Faults) -> Result<Arc<str>, Field> {
+pub(in crate::policy) fn read_name(name: &str, path: &str, faults: &mut Faults) -> Content<Arc<str>> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let valid = (1..=15).contains(&name.len())
         && name.bytes().all(inner)
@@ -81,5 +81,5 @@ fn read_name(name: &str, path: &str, faults: &mut Faults) -> Result<Arc<str>, Fi
     let message = format!(
         "\"{name}\" is not a port name: 1 to 15 of a-z 0-9 -, at least one letter, no - at an end or twice in a row"
     );
-    Err(faults.add(format!("{path}.port"), message))
+    Err(faults.add(path, message))
 }

@@ -3,10 +3,12 @@
 use k8s_openapi::api::networking::v1::{NetworkPolicyPort, NetworkPolicySpec};
 
 use crate::model::edge::Direction;
+use crate::policy::condition::Condition;
 use crate::policy::fault::{Field, Step, steps};
-use crate::policy::spec::{Peer, Peers, Policy, PortMatch, Ports, Rule};
+use crate::policy::given::Given;
+use crate::policy::spec::{Part, Peer, Peers, PortMatch, Ports, Rule, Scope};
 
-impl Policy {
+impl Part {
     /// Makes what `path` names unknown. An unknown field beside known ones may be a known one misspelt: those
     /// of its siblings that are absent become unknown. What never decides (`metadata`, `status`) is left alone.
     pub(super) fn make_unknown(&mut self, path: &str, spec: &NetworkPolicySpec) {
@@ -15,7 +17,7 @@ impl Policy {
         match path.as_slice() {
             [] | [Step { name: "spec", .. }] => self.make_all_unknown(&field),
             [Step { name: "metadata", .. }, Step { name: "namespace", .. }, ..] => {
-                self.namespace = Err(field)
+                self.scope = Scope::Namespace(Err(field));
             }
             [Step { name: "spec", .. }, step, rest @ ..] => self.make_spec_unknown(*step, rest, &field, spec),
             _ => {}
@@ -23,7 +25,7 @@ impl Policy {
     }
 
     fn make_all_unknown(&mut self, field: &Field) {
-        self.subject = Err(Field::clone(field));
+        self.subject = Condition::Unknown(Field::clone(field));
         for direction in Direction::BOTH {
             self.make_section_unknown(direction, field, true);
         }
@@ -47,7 +49,7 @@ impl Policy {
     ) {
         let no_types = spec.policy_types.as_ref().is_none_or(Vec::is_empty);
         match step.name {
-            "podSelector" => self.subject = Err(Field::clone(field)),
+            "podSelector" => self.subject = Condition::Unknown(Field::clone(field)),
             "policyTypes" => {
                 for direction in Direction::BOTH {
                     let listed = spec.policy_types.iter().flatten().any(|name| name == direction.as_str());
@@ -68,7 +70,7 @@ impl Policy {
             }
             _ => {
                 if spec.pod_selector.is_none() {
-                    self.subject = Err(Field::clone(field));
+                    self.subject = Condition::Unknown(Field::clone(field));
                 }
                 if spec.ingress.is_none() {
                     self.make_section_unknown(Direction::Ingress, field, no_types);
@@ -144,7 +146,7 @@ fn make_rule_unknown(
                 stands_alone = false;
             }
             if stands_alone {
-                rule.also = Some(Field::clone(field));
+                rule.given = Given::Unknown(Field::clone(field));
             }
         }
     }
@@ -155,12 +157,12 @@ fn make_peer_unknown(peers: &mut Peers, index: Option<usize>, rest: &[Step<'_>],
     match (peers, index) {
         (Peers::Of(list), Some(at)) => match (list.get_mut(at), rest) {
             (Some(Peer::Pods { pods, .. }), [Step { name: "podSelector", .. }, ..]) => {
-                *pods = Err(Field::clone(field));
+                *pods = Condition::Unknown(Field::clone(field));
             }
             (Some(Peer::Pods { namespaces, .. }), [Step { name: "namespaceSelector", .. }, ..]) => {
-                *namespaces = Err(Field::clone(field));
+                *namespaces = Condition::Unknown(Field::clone(field));
             }
-            (Some(Peer::Block(block)), [Step { name: "ipBlock", .. }, Step { name: "except", .. }]) => {
+            (Some(Peer::Block(block, _)), [Step { name: "ipBlock", .. }, Step { name: "except", .. }]) => {
                 block.broken_except = Some(Field::clone(field));
             }
             (Some(peer), _) => *peer = unknown,

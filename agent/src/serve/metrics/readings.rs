@@ -25,6 +25,10 @@ pub struct Readings {
     pub losses: Vec<LossRecord>,
     /// New edges that were told late. Nothing was lost by that.
     pub late_edges: u64,
+    /// Interfaces that lead to pods, by whether they are watched.
+    pub interfaces: Vec<(&'static str, u64)>,
+    /// What went wrong in capture and was made up for, or lost nothing, by what it was.
+    pub capture_mishaps: Vec<(&'static str, u64)>,
     /// Edges that left the kernel, by reason. They are in the ledger.
     pub edges_left: Vec<(&'static str, u64)>,
     /// Policies by kind and state.
@@ -188,6 +192,22 @@ pub(super) fn encode(
         MetricType::Counter,
     )?;
     late.encode_counter::<NoLabelSet, _, u64>(&readings.late_edges, None)?;
+    let interfaces = readings.interfaces.iter();
+    gauge(
+        encoder,
+        "dryfence_interfaces",
+        "Interfaces that lead to pods: watched now, or the programs cannot be attached",
+        interfaces.map(|(state, count)| (vec![("state", (*state).into())], *count)).collect(),
+    )?;
+    let mut mishaps = encoder.encode_descriptor(
+        "dryfence_capture_mishaps",
+        "What went wrong while watching interfaces and reading counters, by what it was; losses are told apart",
+        None,
+        MetricType::Counter,
+    )?;
+    for (event, count) in &readings.capture_mishaps {
+        mishaps.encode_family(&[("event", *event)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+    }
     let mut left = encoder.encode_descriptor(
         "dryfence_kernel_edges_left",
         "Edges that left the kernel after silence: idle, or never answered while room was short",

@@ -401,6 +401,8 @@ fn mk_readings() -> Readings {
         edges: vec![("enforced", Verdict::Allow, 14), ("enforced", Verdict::Deny, 4)],
         losses: vec![LossRecord { stage: "parse".into(), reason: "truncated".into(), packets: 2, edges: 0 }],
         late_edges: 1,
+        interfaces: vec![("watched", 12), ("failed", 1)],
+        capture_mishaps: vec![("reattached", 2), ("news-missed", 0)],
         edges_left: vec![("idle", 40), ("unanswered", 2)],
         policies: vec![("NetworkPolicy".into(), PolicyState::InForce, 12)],
         window_start: Some(Timestamp::from_nanos(1_700_000_000_000_000_000)),
