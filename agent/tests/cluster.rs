@@ -12,7 +12,6 @@ mod tls;
 #[path = "cluster/agent.rs"]
 mod agent;
 #[path = "cluster/cluster.rs"]
-#[expect(clippy::module_inception, reason = "the cluster is what this test of the cluster has")]
 mod cluster;
 #[path = "cluster/in_time.rs"]
 mod in_time;

@@ -134,7 +134,9 @@ impl Auditor {
                 Change::Reset { kind, objects, .. } => self.index.reset_kind(kind, objects, now),
                 Change::Apply { object, .. } => self.index.apply(object, now),
                 Change::Delete(reference) => self.index.delete(&reference, now),
-                Change::Nobody { address, until } => self.index.nobody_has(address, until),
+                // Told only on the way here.
+                Change::Forget(_) => {}
+                Change::Nobody { address, until } => self.index.nobody_has(address, until, now),
             }
             self.forget_gone(&before);
         }

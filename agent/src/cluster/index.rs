@@ -213,7 +213,6 @@ impl Index {
     pub fn forget_before(&mut self, time: Timestamp) {
         self.addresses.forget_before(time);
         self.lineages.forget_unused();
-        self.forget_nobody(time);
         self.identities.forget_unused();
         intern::forget_unused();
     }

@@ -33,6 +33,8 @@ pub struct Gaps {
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     is_on: bool,
+    /// Ranges that no outsider has an address of: pods nearly always live there.
+    private: Vec<IpNet>,
     /// Addresses that nobody has, and until when that holds.
     nobody: FxHashMap<IpAddr, Timestamp>,
 }
@@ -68,6 +70,7 @@ impl Index {
     /// nobody has is unknown until then.
     pub fn ask_for_peers(&mut self) {
         self.asking.is_on = true;
+        self.asking.private = PRIVATE.iter().filter_map(|net| net.parse().ok()).collect();
     }
 
     /// Whether pods are asked for when they are met.
@@ -75,20 +78,17 @@ impl Index {
         self.asking.is_on
     }
 
-    /// Nobody has the address, until that time.
-    pub fn nobody_has(&mut self, address: IpAddr, until: Timestamp) {
+    /// Nobody has the address: that holds from `at` until that time.
+    pub fn nobody_has(&mut self, address: IpAddr, until: Timestamp, at: Timestamp) {
+        // A few hundred at most: so many are asked for in the time that an answer holds.
+        self.asking.nobody.retain(|_, until| *until >= at);
         self.asking.nobody.insert(address, until);
-    }
-
-    /// Forgets what nobody had before `time`.
-    pub(super) fn forget_nobody(&mut self, time: Timestamp) {
-        self.asking.nobody.retain(|_, until| *until >= time);
     }
 
     /// Whether an address may be a pod's that was not asked for yet.
     pub(super) fn is_to_be_asked(&self, address: IpAddr, at: Timestamp) -> bool {
         self.asking.is_on
-            && is_private(address)
+            && self.asking.private.iter().any(|net| net.contains(&address))
             && self.asking.nobody.get(&address).is_none_or(|until| *until < at)
     }
 
@@ -125,9 +125,4 @@ impl Index {
     pub(super) fn unread_policies(&self) -> impl Iterator<Item = Arc<Policy>> {
         self.gaps.missing_policies.iter().map(|kind| Arc::new(Policy::not_synced(kind)))
     }
-}
-
-/// Whether an address is of a range that no outsider has: pods nearly always live there.
-fn is_private(address: IpAddr) -> bool {
-    PRIVATE.iter().filter_map(|net| net.parse().ok()).any(|net: IpNet| net.contains(&address))
 }

@@ -38,6 +38,8 @@ pub enum Change {
         findings: Vec<Finding>,
     },
     Delete(ObjectRef),
+    /// That a pod of another node is as it was told holds no longer.
+    Forget(ObjectRef),
     /// No pod has the address: until that time it is taken to be outside.
     Nobody {
         address: IpAddr,
@@ -107,9 +109,10 @@ impl Gatherer {
 }
 
 impl Gatherer {
-    fn keep_peers(&mut self, changes: &mut [Change]) {
+    /// Keeps the pods of other nodes through new lists, and forgets only those.
+    fn keep_peers(&mut self, changes: &mut Vec<Change>) {
         let Some(only) = &self.only else { return };
-        for change in changes {
+        for change in &mut *changes {
             match change {
                 Change::Apply { object, .. } => {
                     if let Object::Pod(pod) = &*object {
@@ -125,12 +128,17 @@ impl Gatherer {
                     self.peers.retain(|reference, _| !listed.contains(reference));
                     objects.extend(self.peers.values().cloned());
                 }
+                // One that moved here meanwhile is watched.
+                Change::Forget(reference) if self.peers.remove(reference).is_some() => {
+                    *change = Change::Delete(reference.clone());
+                }
                 Change::Delete(reference) => {
                     self.peers.remove(reference);
                 }
-                Change::Reset { .. } | Change::Nobody { .. } => {}
+                Change::Reset { .. } | Change::Forget(_) | Change::Nobody { .. } => {}
             }
         }
+        changes.retain(|change| !matches!(change, Change::Forget(_)));
     }
 }
 
@@ -174,7 +182,7 @@ impl Findings {
             Change::Delete(reference) => {
                 self.by_object.remove(reference);
             }
-            Change::Nobody { .. } => {}
+            Change::Forget(_) | Change::Nobody { .. } => {}
         }
     }
 
@@ -193,5 +201,53 @@ fn log(finding: &Finding) {
     match finding.severity {
         Severity::Error => error!(%finding, "an object cannot be used as it is"),
         Severity::Warning => warn!(%finding, "an object may not mean what it says"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::manifests::decode_api;
+
+    fn pod(name: &str, node: &str) -> Object {
+        let pod = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"nodeName": node, "containers": []}});
+        decode_api("v1", "Pod", pod).0.unwrap()
+    }
+
+    fn names(objects: &[Object]) -> Vec<String> {
+        let mut names: Vec<String> =
+            objects.iter().map(|object| object.reference().name.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn pods_of_other_nodes_outlive_new_lists_and_only_they_are_forgotten() {
+        let (_sender, changes) = mpsc::channel(1);
+        let (batches, _receiver) = mpsc::channel(1);
+        let mut gatherer = Gatherer {
+            changes,
+            watches: Watches::default(),
+            owners: Owners::new(None, None),
+            batches,
+            findings: Findings::default(),
+            only: Some("here".into()),
+            peers: FxHashMap::default(),
+        };
+        let mut told = vec![Change::apply(pod("a", "there")), Change::apply(pod("b", "there"))];
+        gatherer.keep_peers(&mut told);
+        let mut list =
+            vec![Change::Reset { kind: "Pod", objects: vec![pod("own", "here")], findings: Vec::new() }];
+        gatherer.keep_peers(&mut list);
+        assert!(matches!(&list[..], [Change::Reset { objects, .. }] if names(objects) == ["a", "b", "own"]));
+        // One of them is made again on this node: its answer of before is not what is to be forgotten.
+        gatherer.keep_peers(&mut vec![Change::apply(pod("b", "here"))]);
+        let forget = |name: &str| Change::Forget(ObjectRef::namespaced("Pod", "shop", name));
+        let mut over = vec![forget("a"), forget("b"), forget("own")];
+        gatherer.keep_peers(&mut over);
+        assert!(matches!(&over[..], [Change::Delete(gone)] if &*gone.name == "a"), "{over:?}");
+        assert!(gatherer.peers.is_empty());
     }
 }

@@ -129,7 +129,7 @@ impl Peers {
         self.asked.retain(|_, at| at.elapsed() < NOBODY_HOLDS);
         let over = self.told.extract_if(|_, at| at.elapsed() >= HOLDS).map(|(reference, _)| reference);
         for reference in over.collect::<Vec<_>>() {
-            self.changes.send(Change::Delete(reference)).await?;
+            self.changes.send(Change::Forget(reference)).await?;
         }
         Ok(())
     }
