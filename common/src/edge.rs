@@ -137,20 +137,24 @@ pub struct EdgeValue {
     pub opened: u64,
     /// Which attempt was last accepted or refused, in the same terms, so that each counts once.
     pub answered: u64,
+    /// ICMP errors that quote one of its packets, also those that refuse it.
+    pub errors: u64,
     /// The VLAN id of the packet that made the edge; 0 is untagged.
     pub vlan: u16,
     /// [`BY_HANDSHAKE`], [`BY_FIRST_PACKET`], [`BY_LISTENER`] or [`BY_SERVICE`].
     pub oriented_by: u16,
     /// The [`Kind`] that the edge is charged to.
     pub kind: u8,
-    pub padding: [u8; 3],
+    pub padding: u8,
+    /// The type × 256 + code of the last ICMP error; meaningless where there was none.
+    pub last_error: u16,
 }
 
 const _: () = {
-    assert!(size_of::<EdgeValue>() == 104 && align_of::<EdgeValue>() == 8);
+    assert!(size_of::<EdgeValue>() == 112 && align_of::<EdgeValue>() == 8);
     assert!(core::mem::offset_of!(EdgeValue, first_seen) == 56);
     assert!(core::mem::offset_of!(EdgeValue, opened) == 80);
-    assert!(core::mem::offset_of!(EdgeValue, vlan) == 96);
+    assert!(core::mem::offset_of!(EdgeValue, errors) == 96);
 };
 
 /// Names one attempt of a client: its port, and the number that its opening packet and every answer to it share

@@ -27,7 +27,7 @@ use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::Unoriented;
-use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
+use crate::serve::api::{AgentStatus, Edges, PolicyCount, Query, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What other parts may ask.
 pub(super) enum Question {
-    Edges(oneshot::Sender<Arc<EdgeList>>),
+    Edges(Box<Query>, oneshot::Sender<Arc<EdgeList>>),
     Recorded(oneshot::Sender<Recorded>),
     Status(oneshot::Sender<AgentStatus>),
 }
@@ -55,8 +55,9 @@ impl Asker {
 }
 
 impl Edges for Asker {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
-        Box::pin(self.ask(Question::Edges))
+    fn edges(&self, query: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+        let query = Box::new(query.clone());
+        Box::pin(self.ask(|answer| Question::Edges(query, answer)))
     }
 
     fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
@@ -352,7 +353,7 @@ impl AuditTask {
     fn answer(&mut self, question: Question) {
         // A client that went away meanwhile needs no answer.
         match question {
-            Question::Edges(answer) => drop(answer.send(Arc::new(self.edge_list()))),
+            Question::Edges(query, answer) => drop(answer.send(Arc::new(self.edge_list(&query)))),
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
@@ -364,7 +365,8 @@ impl AuditTask {
         let late = (late > 0).then(|| {
             format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
         });
-        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
+        let change_sets = self.auditor.warning().map(ToOwned::to_owned);
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).chain(change_sets).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -387,7 +389,8 @@ impl AuditTask {
         self.auditor.scenarios().iter().map(record).collect()
     }
 
-    fn edge_list(&mut self) -> EdgeList {
+    fn edge_list(&mut self, query: &Query) -> EdgeList {
+        let most = query.limit.unwrap_or(usize::MAX);
         EdgeList {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
@@ -395,7 +398,7 @@ impl AuditTask {
             warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
-            edges: self.auditor.records(),
+            edges: self.auditor.records_where(|edge| query.filter.matches(edge)).take(most).collect(),
         }
     }
 

@@ -354,11 +354,24 @@ impl Auditor {
         forgotten
     }
 
-    /// Every edge of the ledger, as the API serves it. Edges that a re-judge has not reached yet are judged
-    /// now: an answer never mixes generations.
+    /// Every edge of the ledger, as the API serves it.
     pub fn records(&mut self) -> Vec<EdgeRecord> {
+        self.records_where(|_| true).collect()
+    }
+
+    /// Those of them that are wanted: others are not held, however many there are. Edges that a re-judge has not
+    /// reached yet are judged now: an answer never mixes generations.
+    pub fn records_where(
+        &mut self,
+        wanted: impl Fn(&EdgeRecord) -> bool,
+    ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
-        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge)).collect()
+        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge)).filter(wanted)
+    }
+
+    /// What is not judged by although it should be, in a sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.judges.warning()
     }
 
     /// What is judged by now: the scenarios of the settings, and the change sets that there are.

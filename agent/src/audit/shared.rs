@@ -46,12 +46,10 @@ fn hash(answers: &Answers) -> u64 {
 mod tests {
     use super::*;
     use crate::model::edge::Direction;
-    use crate::model::verdict::{Decision, Judgement, Layer, Reason, Verdict};
+    use crate::model::verdict::{Decision, Judgement, Reason, Verdict};
 
     fn mk_decision(direction: Direction) -> Arc<Decision> {
-        let reason = Reason::NotIsolated;
-        let (verdict, layer) = (Verdict::Allow, Layer::None);
-        Arc::new(Decision { direction, verdict, layer, policy: None, rule: None, peer: None, reason })
+        Arc::new(Decision::without_tier(direction, Verdict::Allow, Reason::NotIsolated))
     }
 
     #[test]

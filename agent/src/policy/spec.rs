@@ -199,9 +199,10 @@ impl Policy {
         let reference = ObjectRef::cluster(kind, "(not read)");
         let message = "the policies of this kind were not read".to_owned();
         let field = Field::new(NOT_SYNCED, Lack::Sync);
-        let scope = Scope::Namespace(Err(Field::clone(&field)));
-        let part = Part::unknown(Place::NetworkPolicy, scope, &field);
-        Self::of_part(reference, vec![Fault { field: NOT_SYNCED.to_owned(), message }], part)
+        let contents = kinds::unreadable(&reference, &field);
+        let faults = vec![Fault { field: NOT_SYNCED.to_owned(), message }];
+        let reference = Arc::new(reference);
+        Self { reference, faults, notes: Vec::new(), force: Force::InForce, contents }
     }
 
     /// Whether it stands for policies that were not read.
