@@ -375,7 +375,8 @@ impl AuditTask {
         let late = (late > 0).then(|| {
             format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
         });
-        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
+        let change_sets = self.auditor.warning().map(ToOwned::to_owned);
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).chain(change_sets).collect()
     }
 
     fn window(&self) -> WindowRecord {

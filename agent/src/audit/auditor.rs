@@ -374,8 +374,12 @@ impl Auditor {
         wanted: impl Fn(&EdgeRecord) -> bool,
     ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
-        let record = |entry: &Entry| entry.answers.record(&entry.edge);
-        self.ledger.entries().map(record).filter(wanted)
+        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge)).filter(wanted)
+    }
+
+    /// What is not judged by although it should be, in a sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.judges.warning()
     }
 
     /// What is judged by now: the scenarios of the settings, and the change sets that there are.

@@ -136,6 +136,7 @@ pub struct Judges {
     given: Vec<Scenario>,
     scenarios: Arc<[Scenario]>,
     muted: Vec<Muted>,
+    warning: Option<String>,
     policy: Vec<Judge>,
     policy_generation: u64,
     maps: Vec<Arc<SegmentMap>>,
@@ -162,6 +163,7 @@ impl Judges {
             given: scenarios.to_vec(),
             scenarios: Arc::default(),
             muted: Vec::new(),
+            warning: None,
             policy: Vec::new(),
             policy_generation: 0,
             maps: Vec::new(),
@@ -256,6 +258,11 @@ impl Judges {
         &self.scenarios
     }
 
+    /// Which change sets are not judged by, in a sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
     /// Answers of one generation were all given by the same policies, maps and exceptions.
     pub const fn generation(&self) -> u64 {
         self.generation
@@ -263,7 +270,9 @@ impl Judges {
 
     fn compile_policies(&mut self, index: &Index) {
         self.policy_generation = index.policy_generation();
-        let change_sets = index.change_sets().judged.into_iter().map(Scenario::ChangeSet);
+        let change_sets = index.change_sets();
+        self.warning = change_sets.warning();
+        let change_sets = change_sets.judged.into_iter().map(Scenario::ChangeSet);
         let scenarios: Vec<Scenario> = self.given.iter().cloned().chain(change_sets).collect();
         if *scenarios != *self.scenarios {
             self.muted = scenarios.iter().map(|scenario| Muted::Scenario(scenario.name().into())).collect();

@@ -1,5 +1,6 @@
 //! `dryfence agent`: the daemon.
 
+mod everywhere;
 mod log;
 
 use std::io::Write as _;
@@ -175,6 +176,9 @@ impl JudgingArgs {
 /// # Errors
 /// One sentence of what kept it from starting, or ended it.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    if let Some(daemon_set) = &args.wait_for {
+        return everywhere::wait_for(daemon_set, &args.source.cluster);
+    }
     if args.cleanup {
         return clean_up(args.stay);
     }

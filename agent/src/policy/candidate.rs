@@ -255,3 +255,6 @@ fn read_object(object: &Value, namespace: Option<&str>, faults: &mut Faults) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

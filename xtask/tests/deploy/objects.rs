@@ -239,7 +239,7 @@ fn the_chart_is_valid_with_everything_changed() {
     assert_eq!(agent["spec"]["priorityClassName"], Value::Null);
     assert_eq!(agent["metadata"]["annotations"]["a"], "b");
     let readers = documents(rendered.template("reader.yaml"));
-    assert_eq!(readers[2]["subjects"][0]["name"], "sre");
+    assert_eq!(readers[4]["subjects"][0]["name"], "sre");
 }
 
 #[test]

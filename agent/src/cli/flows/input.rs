@@ -78,6 +78,7 @@ fn judged(args: &Args, recording: Recording) -> anyhow::Result<Flows> {
         description: scenario.to_string(),
     };
     let mut judges = Judges::of_recording(&scenarios, dialect, &cluster.objects, &edges, header.end);
+    list.warnings.extend(judges.warning().map(ToOwned::to_owned));
     list.scenarios = judges.scenarios().iter().map(record).collect();
     list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge)).collect();
     // After the edges: which of them are in two segments is known only now.

@@ -9,7 +9,7 @@ use crate::model::scenario::{ChangeSet, Scenario};
 use crate::policy::{Candidate, Policy, edited};
 
 /// So many change sets are judged by, the first by name: each takes as much time and memory as the policies in force.
-pub(super) const MOST_CHANGE_SETS: usize = 8;
+const MOST_CHANGE_SETS: usize = 8;
 
 /// The change sets with a candidate in force.
 #[derive(Debug, Default)]
@@ -18,6 +18,19 @@ pub struct ChangeSets {
     pub judged: Vec<ChangeSet>,
     /// Those beyond the bound, in order of name.
     pub beyond: Vec<Arc<str>>,
+}
+
+impl ChangeSets {
+    /// In a sentence, which are not judged by; `None` where all are.
+    pub fn warning(&self) -> Option<String> {
+        let names: Vec<&str> = self.beyond.iter().map(|name| &**name).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{MOST_CHANGE_SETS} change sets are judged by, the first by name; not judged: {}",
+                names.join(", ")
+            )
+        })
+    }
 }
 
 impl Index {
