@@ -29,9 +29,9 @@ mod fixture;
 #[path = "guides/judging.rs"]
 mod judging;
 
-/// The rows of the guides that are about NetworkPolicy or segments. The others are about families that are
-/// not judged yet (8 to 14), or about commands (21).
-const ROWS: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 18, 19, 20];
+/// The rows of the guides that are about NetworkPolicy, Istio or segments. The others are about families that are
+/// not judged yet (8 to 13), or about commands (21).
+const ROWS: [u32; 14] = [1, 2, 3, 4, 5, 6, 7, 14, 15, 16, 17, 18, 19, 20];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guides")

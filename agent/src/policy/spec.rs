@@ -14,6 +14,7 @@ use super::condition::Condition;
 use super::fault::{Content, Fault, Field, Lack};
 use super::given::Given;
 use super::kinds;
+use super::mesh::MeshMatch;
 
 /// The field of a policy that was not read at all. No path looks like it.
 const NOT_SYNCED: &str = "(not read)";
@@ -94,7 +95,7 @@ pub(crate) enum Place {
 /// security.istio.io's steps, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum MeshStage {
-    /// The first whose rule matches decides: workload before namespace before mesh (`rank`), then the older one.
+    /// Workload before namespace before mesh (`rank`); of each the oldest, which may leave it to the next.
     PeerAuthentication {
         rank: u8,
         created: i64,
@@ -398,6 +399,8 @@ pub(crate) enum Peer {
     Services(ServiceMatch),
     /// What the subject calls so.
     Named(NamePattern, Field),
+    /// What the mesh knows of the initiator.
+    Mesh(MeshMatch),
     Unknown(Field),
 }
 

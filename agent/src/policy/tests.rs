@@ -5,6 +5,8 @@ mod admin_properties;
 mod build;
 mod explanation;
 mod faults;
+mod istio;
+mod istio_properties;
 mod judging;
 mod ordered;
 mod properties;
