@@ -7,6 +7,7 @@
 
 mod admin;
 mod cache;
+mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;

@@ -7,6 +7,7 @@ use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};
 
 use super::admin;
+use super::cilium;
 use super::fault::{Fault, Field};
 use super::network_policy;
 use super::spec::{Action, Contents, Part, Place, Policy, Scope};
@@ -69,6 +70,30 @@ impl PolicyKind {
             namespaced: false,
             read: admin::read_baseline,
             unreadable: |_, field| Contents::Parts(vec![any_rules(Place::Baseline { priority: 0 }, field)]),
+        },
+        Self {
+            kind: cilium::NAMESPACED,
+            name: cilium::NAMESPACED,
+            api_versions: &["cilium.io/v2"],
+            namespaced: true,
+            read: cilium::read_namespaced,
+            unreadable: cilium::unreadable_policy,
+        },
+        Self {
+            kind: cilium::CLUSTERWIDE,
+            name: cilium::CLUSTERWIDE,
+            api_versions: &["cilium.io/v2"],
+            namespaced: false,
+            read: cilium::read_clusterwide,
+            unreadable: |_, field| cilium::unreadable_policy(Scope::Cluster, field),
+        },
+        Self {
+            kind: cilium::CIDR_GROUP,
+            name: cilium::CIDR_GROUP,
+            api_versions: &["cilium.io/v2", "cilium.io/v2alpha1"],
+            namespaced: false,
+            read: cilium::read_group,
+            unreadable: |_, field| cilium::unreadable_group(field),
         },
     ];
 

@@ -188,7 +188,7 @@ pub(super) fn peer_text(evaluation: &Evaluation<'_>, peer: &CompiledPeer) -> Str
         CompiledPeer::Block(block, _) => block_text(evaluation, block),
         CompiledPeer::Blocks(set, _) => set_text(set),
         CompiledPeer::Named(pattern, ..) => pattern.to_string(),
-        CompiledPeer::Unknown(_) => "unreadable".to_owned(),
+        CompiledPeer::Unknown(field) => field.stand_in(),
     }
 }
 
