@@ -9,6 +9,7 @@ mod admin;
 pub mod api;
 mod cache;
 mod candidate;
+mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;

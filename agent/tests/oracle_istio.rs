@@ -40,7 +40,7 @@ enum Text {
     Exact(String),
     Prefix(String),
     Suffix(String),
-    Presence(Value),
+    Presence(serde::de::IgnoredAny),
 }
 
 impl Text {

@@ -72,7 +72,7 @@ fn enter(index: &mut Index, count: usize, object: &dyn Fn(usize) -> Object) -> D
     for at in 0..count {
         index.apply(object(at), Timestamp::from_nanos(1));
     }
-    (cpu() - start)
+    cpu() - start
 }
 
 /// Times events of pods that are there, in an order that jumps through the cluster.
