@@ -27,7 +27,9 @@ const DATA: i16 = 76;
 const DATA_END: i16 = 80;
 
 /// A key that tells a TCP connection's ends apart on IPv4, rounded up: the smallest that is of use.
-const KEY: i32 = 16;
+pub(crate) const KEY: i32 = 16;
+/// The widest key that [`known`] takes.
+const MOST_KEY: usize = 64;
 const VALUE: i32 = 24;
 /// Where the addresses of an IPv4 header behind an Ethernet header begin; the ports follow.
 const ENDS_AT: usize = 14 + 12;
@@ -120,17 +122,14 @@ pub(crate) fn empty() -> Least {
 }
 
 /// The least that counts a flow: reads both ends of an IPv4 packet, finds them in a shared hash, adds to two
-/// numbers, and notes the time in ticks. It believes that every packet is of IPv4, without options, TCP or UDP.
-pub(crate) fn known() -> Least {
-    let hash = hash(1_000);
-    let mut look_up = vec![
-        store_u64(R10, -16, R4),
-        store_u64(R10, -8, R5),
-        call(JIFFIES),
-        copy(R6, R0),
-        copy(R2, R10),
-        plus(R2, -KEY),
-    ];
+/// numbers, and notes the time in ticks. It believes that every packet is of IPv4, without options, TCP or UDP. The
+/// key's width is in bytes, from [`KEY`] on, in words of 8: what is wider than the ends is 0.
+pub(crate) fn known(key: i32) -> Least {
+    let hash = create(MAP_TYPE_HASH, key as u32, VALUE as u32, 1_000);
+    let start = -key as i16;
+    let mut look_up = vec![store_u64(R10, start, R4), store_u64(R10, start + 8, R5)];
+    look_up.extend((start + 16..0).step_by(8).map(clear));
+    look_up.extend([call(JIFFIES), copy(R6, R0), copy(R2, R10), plus(R2, -key)]);
     look_up.extend(map(R1, &hash));
     look_up.extend([
         call(MAP_LOOKUP_ELEM),
@@ -193,7 +192,7 @@ pub(crate) fn new(room: u32, ring_bytes: u32) -> Least {
 impl Least {
     /// Makes [`known`] know the ends of a frame.
     pub(crate) fn learn(&self, frame: &[u8]) {
-        let (mut key, value) = ([0; KEY as usize], [0_u64; VALUE as usize / 8]);
+        let (mut key, value) = ([0; MOST_KEY], [0_u64; VALUE as usize / 8]);
         for (to, from) in key.iter_mut().zip(frame.iter().skip(ENDS_AT).take(ENDS)) {
             *to = *from;
         }
