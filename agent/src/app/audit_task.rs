@@ -395,7 +395,7 @@ impl AuditTask {
             name: scenario.name().to_owned(),
             description: scenario.to_string(),
         };
-        self.auditor.settings().scenarios.iter().map(record).collect()
+        self.auditor.scenarios().iter().map(record).collect()
     }
 
     fn edge_list(&mut self, query: &Query) -> EdgeList {
@@ -469,7 +469,7 @@ impl MetricsRecorder {
 
 impl Recorder for MetricsRecorder {
     fn judged(&mut self, judged: Judged<'_>) {
-        let Judged { edge, outcome, scenarios, answers } = judged;
+        let Judged { edge, outcome, icmp_errors, scenarios, answers } = judged;
         let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
             .iter()
             .zip(&answers.judgements)
@@ -497,6 +497,7 @@ impl Recorder for MetricsRecorder {
             protocol: edge.protocol,
             cause: edge.cause,
             outcome,
+            icmp_errors,
             at: edge.last_seen,
             verdicts: &verdicts,
             violations: &violations,

@@ -161,5 +161,12 @@ pub(super) fn policy_counts(index: &Index) -> Vec<(String, PolicyState, u64)> {
     for map in index.segment_maps() {
         count(&map.reference().kind, map.in_force());
     }
+    for candidate in index.candidates() {
+        count(&candidate.reference().kind, candidate.edit().is_some());
+    }
+    let beyond = index.change_sets().beyond.len() as u64;
+    if beyond > 0 {
+        counts.insert(("ChangeSet".to_owned(), PolicyState::Unsupported), beyond);
+    }
     counts.into_iter().map(|((kind, state), count)| (kind, state, count)).collect()
 }

@@ -56,7 +56,7 @@ impl Compiled {
             blocks_see_cluster: false,
         };
         let default_deny = match scenario {
-            Scenario::Enforced => None,
+            Scenario::Enforced | Scenario::ChangeSet(_) => None,
             Scenario::DefaultDeny(settings) => Some(settings),
         };
         let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));

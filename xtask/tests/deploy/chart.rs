@@ -17,7 +17,7 @@ fn pod() -> Value {
 
 #[test]
 fn helm_has_nothing_against_the_charts() {
-    for chart in ["dryfence"] {
+    for chart in ["dryfence", "dryfence-crds"] {
         let rendered = helm::render(chart, &json!({})).unwrap();
         assert_eq!(rendered.complaints(), Vec::<String>::new(), "{chart}");
     }
