@@ -37,7 +37,7 @@ enum Command {
     Crds(crds::Args),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     /// Who opened connections to whom, and what policies say of it
     Flows(Box<flows::Args>),
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown

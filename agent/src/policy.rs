@@ -9,6 +9,7 @@ mod admin;
 pub mod api;
 mod cache;
 mod candidate;
+mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;
@@ -19,9 +20,11 @@ mod explain;
 mod fault;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod given;
+mod istio;
 mod judge;
 mod kinds;
 mod matching;
+mod mesh;
 mod nearest;
 mod network_policy;
 mod prefix;

@@ -40,6 +40,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use self::known::Asking;
 pub use findings::Finding;
 pub use known::Gaps;
 pub(crate) use pods::is_controllers_label;
@@ -50,7 +51,7 @@ type Named = (Arc<str>, Arc<str>);
 /// Everything the cluster holds, by name and by address.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: FxHashMap<Arc<str>, NamespaceState>,
+    namespaces: FxHashMap<Arc<str>, Box<NamespaceState>>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
     /// The pods of each node.
     by_node: FxHashMap<Arc<str>, Records>,
@@ -74,6 +75,8 @@ pub struct Index {
     host: BTreeSet<IpAddr>,
     /// What the source has not read.
     gaps: Gaps,
+    /// Pods that are asked for one by one.
+    asking: Asking,
     policy_generation: u64,
     topology_generation: u64,
 }
@@ -380,6 +383,7 @@ impl Index {
             None if host::is_node_local(address) => self.host_party(address),
             None if self.is_inside(address) => unknown(self.unowned()),
             None if self.may_be_unread() => unknown(UnknownReason::NotSynced),
+            None if self.is_to_be_asked(address, at) => unknown(UnknownReason::NotSynced),
             None => Party::external(address),
         }
     }

@@ -3,8 +3,12 @@
 mod admin;
 mod admin_properties;
 mod build;
+mod cilium;
+mod cilium_properties;
 mod explanation;
 mod faults;
+mod istio;
+mod istio_properties;
 mod judging;
 mod ordered;
 mod properties;
