@@ -6,7 +6,10 @@
 //! exactly where that could change it.
 
 mod admin;
+pub mod api;
 mod cache;
+mod candidate;
+mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;
@@ -30,6 +33,7 @@ mod spec;
 mod tier;
 mod tri;
 
+pub use candidate::{Candidate, Edit, Laid, edited, lay};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;

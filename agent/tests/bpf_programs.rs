@@ -536,7 +536,7 @@ fn an_icmp_error_counts_on_the_edge_it_quotes_whoever_sent_the_packet() {
         kernel.sent_by_pod(&one.syn());
         kernel.sent_to_pod(&one.syn_ack());
         let before = kernel.edge(&mk_key(ends, true, TCP, 80));
-        assert_eq!((before.errors, before.last_error), (0, 0));
+        assert_eq!(before.errors, [0; 3]);
         // What the initiator sent is too big, and so is what the responder sends, on its way from here.
         let (asked, answered) = (one.to_server(ACK, 1001, 501, 1400), one.to_client(ACK, 501, 1001, 1400));
         let error = |(kind, code): (u8, u8), quoted: &[u8]| frames::icmp(kind, code, &quoted[14..]);
@@ -544,8 +544,8 @@ fn an_icmp_error_counts_on_the_edge_it_quotes_whoever_sent_the_packet() {
         kernel.sent_by_pod(&frame(pod, other, protocol, &error(too_big, &answered)));
         kernel.sent_to_pod(&frame(router, pod, protocol, &error(exceeded, &one.syn())));
         let edge = kernel.edge(&mk_key(ends, true, TCP, 80));
-        assert_eq!((edge.errors, edge.last_error), (3, u16::from(exceeded.0) * 256));
-        let judged = EdgeValue { errors: 0, last_error: 0, ..edge };
+        assert_eq!(edge.errors, [2, 1, 0]);
+        let judged = EdgeValue { errors: [0; 3], ..edge };
         assert_eq!(judged, before, "errors are no packets of the edge, and refuse nothing");
     }
     assert_eq!((kernel.edges(), kernel.counted()), (2, vec![]));

@@ -13,7 +13,7 @@ mod transport;
 use crate::address::{Address, from_words};
 use crate::counter::Counter;
 
-pub use plain::{Plain, is_plain_data, plain};
+pub use plain::{Plain, Then, is_plain_data, plain, plain_then};
 pub use quoted::quoted;
 
 /// TCP's number among IP protocols.

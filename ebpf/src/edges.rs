@@ -1,8 +1,11 @@
 //! What happens to an edge. Counters only grow, by atomic adds: several CPUs meet on one edge.
 
+use core::ptr::{self, NonNull};
+
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
+use dryfence_common::address::is_mapped;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, attempt};
+use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, Quoting, attempt};
 use dryfence_common::packet::{Packet, SCTP, Step, TCP, UDP};
 
 use crate::bounds::{Room, count_over};
@@ -188,12 +191,13 @@ pub(crate) fn reply(ends: &mut Ends, arrival: &Arrival) -> bool {
 /// quotes. Of TCP it must be the SYN itself: a route may also vanish under an open connection.
 #[inline(always)]
 pub(crate) fn error(ends: &mut Ends) -> bool {
-    let Packet { source_port, number, protocol, step, error, .. } = *ends.packet();
+    let Packet { source, source_port, number, protocol, step, error, .. } = *ends.packet();
     let quoted = attempt(source_port, number);
+    let says = Quoting::of(error, is_mapped(&source));
     ends.fold();
     for _ in 0..2 {
         if let Some(edge) = Edge::find(ends.edge(false)) {
-            edge.error(error);
+            edge.error(says);
             return true;
         }
         if !ends.unfold() {
@@ -201,7 +205,7 @@ pub(crate) fn error(ends: &mut Ends) -> bool {
         }
     }
     let Some(edge) = find(ends, true) else { return false };
-    edge.error(error);
+    edge.error(says);
     let opened = edge.opened();
     if step == Step::Unreachable && (opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP))
     {
@@ -352,27 +356,28 @@ fn hint(key: &EdgeKey, at: u64) {
     }
 }
 
-/// A value of the map, shared with every CPU.
+/// A value of the map, shared with every CPU. Never null, so that `None` is null and nothing beside it: older verifiers
+/// refuse to read what a compiler put aside of a value that is none.
 #[derive(Clone, Copy)]
-pub(crate) struct Edge(*mut EdgeValue);
+pub(crate) struct Edge(NonNull<EdgeValue>);
 
 impl Edge {
     #[inline(always)]
     pub(crate) fn find(key: &EdgeKey) -> Option<Self> {
-        EDGES.get_ptr_mut(key).map(Self)
+        NonNull::new(EDGES.get_ptr_mut(key).unwrap_or(ptr::null_mut())).map(Self)
     }
 
     #[inline(always)]
     pub(crate) fn opened(self) -> u64 {
         // SAFETY: the map's value is valid while the program runs; aligned 64-bit loads do not tear.
-        unsafe { (&raw const (*self.0).opened).read_volatile() }
+        unsafe { (&raw const (*self.0.as_ptr()).opened).read_volatile() }
     }
 
     /// Whether the responder was ever heard here.
     #[inline(always)]
     fn was_heard(self) -> bool {
         // SAFETY: as in `opened`.
-        unsafe { (&raw const (*self.0).packets_to_initiator).read_volatile() != 0 }
+        unsafe { (&raw const (*self.0.as_ptr()).packets_to_initiator).read_volatile() != 0 }
     }
 
     /// Whether a datagram now still belongs to what was said before, as conntrack sees it.
@@ -381,8 +386,8 @@ impl Edge {
         // SAFETY: as in `opened`.
         let (to_responder, to_initiator) = unsafe {
             (
-                (&raw const (*self.0).last_to_responder).read_volatile(),
-                (&raw const (*self.0).last_to_initiator).read_volatile(),
+                (&raw const (*self.0.as_ptr()).last_to_responder).read_volatile(),
+                (&raw const (*self.0.as_ptr()).last_to_initiator).read_volatile(),
             )
         };
         let timeout = if to_responder != 0 && to_initiator != 0 {
@@ -416,7 +421,7 @@ impl Edge {
 
     #[inline(always)]
     pub(crate) fn attempt_once(self, attempt: u64) {
-        let value = self.0;
+        let value = self.0.as_ptr();
         if self.opened() != attempt {
             // SAFETY: as in `opened`.
             unsafe {
@@ -430,7 +435,7 @@ impl Edge {
     pub(crate) fn accept_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
-            unsafe { add(&raw mut (*self.0).accepted, 1) };
+            unsafe { add(&raw mut (*self.0.as_ptr()).accepted, 1) };
         }
     }
 
@@ -438,16 +443,21 @@ impl Edge {
     fn refuse_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
-            unsafe { add(&raw mut (*self.0).refused, 1) };
+            unsafe { add(&raw mut (*self.0.as_ptr()).refused, 1) };
         }
     }
 
     #[inline(always)]
-    fn error(self, error: u16) {
+    fn error(self, says: Quoting) {
         // SAFETY: as in `opened`.
         unsafe {
-            add(&raw mut (*self.0).errors, 1);
-            (&raw mut (*self.0).last_error).write_volatile(error);
+            let errors = &raw mut (*self.0.as_ptr()).errors;
+            // Each by a number that is fixed: the verifier knows where it adds.
+            match says {
+                Quoting::TooBig => add(&raw mut (*errors)[0], 1),
+                Quoting::TimeExceeded => add(&raw mut (*errors)[1], 1),
+                Quoting::Other => add(&raw mut (*errors)[2], 1),
+            }
         }
     }
 
@@ -456,7 +466,7 @@ impl Edge {
     fn answer(self, attempt: u64) -> bool {
         // SAFETY: as in `opened`.
         unsafe {
-            let answered = &raw mut (*self.0).answered;
+            let answered = &raw mut (*self.0.as_ptr()).answered;
             let is_new = answered.read_volatile() != attempt;
             if is_new {
                 answered.write_volatile(attempt);
@@ -476,7 +486,7 @@ impl Edge {
 
     #[inline(always)]
     fn to_responder(self, arrival: &Arrival) {
-        let value = self.0;
+        let value = self.0.as_ptr();
         // SAFETY: as in `opened`. The time is a plain store: the last of two CPUs wins, both are right.
         unsafe {
             add(&raw mut (*value).packets_to_responder, arrival.packets);
@@ -487,7 +497,7 @@ impl Edge {
 
     #[inline(always)]
     fn to_initiator(self, arrival: &Arrival) {
-        let value = self.0;
+        let value = self.0.as_ptr();
         // SAFETY: as in `to_responder`.
         unsafe {
             add(&raw mut (*value).packets_to_initiator, arrival.packets);

@@ -33,6 +33,8 @@ pub(crate) struct Ends {
     range_folded: u8,
     /// Whether the likelier edge was looked for and is not there.
     missed: bool,
+    /// How many packets this one stands for. Here and no argument: the verifier would follow each number on its own.
+    stands_for: u32,
 }
 
 /// Whether a block of addresses holds any of a range that shares an edge, or outside.
@@ -53,7 +55,13 @@ static ENDS: PerCpuArray<Ends> = PerCpuArray::with_max_entries(1, 0);
 impl Ends {
     /// `None` never happens: the map has a place for each CPU.
     #[inline(always)]
-    pub(crate) fn set_down(skb: &__sk_buff, mut packet: Packet, side: Side, missed: bool) -> Option<()> {
+    pub(crate) fn set_down(
+        skb: &__sk_buff,
+        mut packet: Packet,
+        side: Side,
+        stands_for: u32,
+        missed: bool,
+    ) -> Option<()> {
         let place = ENDS.get_ptr_mut(0)?;
         if skb.vlan_present != 0 {
             packet.vlan = skb.vlan_tci as u16 & 0xfff;
@@ -71,7 +79,18 @@ impl Ends {
         let (folded, range_folded, outside) = (0, 0, false);
         // SAFETY: the memory is this CPU's, and no program of ours interrupts another on one CPU.
         unsafe {
-            place.write(Self { packet, side, key, remote, folded, outside, range, range_folded, missed });
+            place.write(Self {
+                packet,
+                side,
+                key,
+                remote,
+                folded,
+                outside,
+                range,
+                range_folded,
+                missed,
+                stands_for,
+            });
         }
         Some(())
     }
@@ -88,6 +107,12 @@ impl Ends {
     #[inline(always)]
     pub(crate) const fn packet(&self) -> &Packet {
         &self.packet
+    }
+
+    /// How many packets it stands for.
+    #[inline(always)]
+    pub(crate) const fn stands_for(&self) -> u32 {
+        self.stands_for
     }
 
     /// Whether the packet comes from the pod.

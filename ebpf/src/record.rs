@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::attempt;
-use dryfence_common::packet::{self, Fragment, Link, Packet, Step, TCP, is_plain_data};
+use dryfence_common::packet::{self, Fragment, Link, Packet, Plain, Step, TCP, Then, is_plain_data};
 
 use crate::edges::{self, Arrival, By};
 use crate::ends::Ends;
@@ -44,29 +44,51 @@ pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Li
     }
     // SAFETY: the context is valid while the program runs.
     let skb = unsafe { &*ctx.skb.skb };
-    if let Some(packet) = packet::plain(&bytes, link) {
-        let short = plain::count(skb, &packet, side, stands_for);
-        if short == Short::Counted
-            || Ends::set_down(skb, packet.packet(), side, short == Short::Missed).is_none()
-        {
+    let short = packet::plain_then(&bytes, link, &Account { skb, side, stands_for });
+    if let Some(is_done) = short {
+        if is_done {
             return;
         }
     } else {
-        stands_for = read::<ACCOUNTING>(ctx.skb.skb, side as u32, link as u32);
-        if stands_for == IS_QUOTE {
-            stands_for = read_quote(ctx.skb.skb, side as u32);
+        let mut done = read::<ACCOUNTING>(ctx.skb.skb, side as u32, link as u32);
+        if done == IS_QUOTE {
+            done = read_quote(ctx.skb.skb, side as u32);
         }
-        if stands_for == 0 {
+        if done != IS_SET_DOWN {
             return;
         }
     }
-    account(ctx.skb.skb, stands_for);
+    account(ctx.skb.skb);
 }
 
+/// What [`read`] answers: nothing is left to do.
+const IS_DONE: u32 = 0;
+/// The ends are set down: [`account`] goes on.
+const IS_SET_DOWN: u32 = 1;
 /// What [`read`] answers of an ICMP error: [`read_quote`] goes on.
-const IS_QUOTE: u32 = u32::MAX;
+const IS_QUOTE: u32 = 2;
 
-/// Reads a packet in all its forms and sets its ends down. How many packets it stands for; 0: it is done with.
+/// Counts a packet the short way, or sets its ends down.
+struct Account<'a> {
+    skb: &'a __sk_buff,
+    side: Side,
+    stands_for: u32,
+}
+
+impl Then for Account<'_> {
+    /// Whether nothing is left to do.
+    type Made = bool;
+
+    #[inline(always)]
+    fn then(&self, packet: Plain) -> bool {
+        let short = plain::count(self.skb, &packet, self.side, self.stands_for);
+        short == Short::Counted
+            || Ends::set_down(self.skb, packet.packet(), self.side, self.stands_for, short == Short::Missed)
+                .is_none()
+    }
+}
+
+/// Reads a packet in all its forms and sets its ends down.
 ///
 /// A function of its own, as those after it: what the verifier learns on the many ways through the parser ends with it.
 #[inline(never)]
@@ -77,33 +99,35 @@ fn read<const ACCOUNTING: u8>(skb: *mut __sk_buff, side: u32, link: u32) -> u32 
         Ok(packet) => packet,
         Err(counter) => {
             refuse(ctx, counter);
-            return 0;
+            return IS_DONE;
         }
     };
-    let mut stands_for = if packet.is_error() { IS_QUOTE } else { 1 };
+    let mut stands_for = 1;
     if ACCOUNTING != accounting::EXACT && is_data(&packet) {
         if ACCOUNTING == accounting::OFF {
-            return 0;
+            return IS_DONE;
         }
         // What is in fragments is counted whole: the later ones have nothing but the first to go by.
         if packet.fragment == Fragment::WHOLE {
-            let Some(sampled) = sample() else { return 0 };
+            let Some(sampled) = sample() else { return IS_DONE };
             stands_for = sampled;
         }
     }
-    set_down(skb, packet, side == Side::FromPod as u32, stands_for)
+    let is_error = packet.is_error();
+    let answer = set_down(skb, packet, side == Side::FromPod as u32, stands_for);
+    if is_error { IS_QUOTE } else { answer }
 }
 
 /// Reads the packet that an ICMP error quotes, as [`read`] does: it went the other way.
 #[inline(never)]
 fn read_quote(skb: *mut __sk_buff, side: u32) -> u32 {
     let ctx = &TcContext::new(skb);
-    let Some(error) = Ends::at_hand() else { return 0 };
+    let Some(error) = Ends::at_hand() else { return IS_DONE };
     match packet::quoted(&Skb::new(ctx), error.packet()) {
         Ok(packet) => set_down(skb, packet, side != Side::FromPod as u32, 1),
         Err(counter) => {
             refuse(ctx, counter);
-            0
+            IS_DONE
         }
     }
 }
@@ -113,7 +137,10 @@ fn set_down(skb: *mut __sk_buff, packet: Packet, is_from_pod: bool, stands_for: 
     let side = if is_from_pod { Side::FromPod } else { Side::ToPod };
     // SAFETY: the context is valid while the program runs.
     let skb = unsafe { &*skb };
-    if Ends::set_down(skb, packet, side, false).is_some() { stands_for } else { 0 }
+    match Ends::set_down(skb, packet, side, stands_for, false) {
+        Some(()) => IS_SET_DOWN,
+        None => IS_DONE,
+    }
 }
 
 /// Counts a packet that makes no edge.
@@ -133,14 +160,14 @@ fn is_data(packet: &Packet) -> bool {
 
 /// Counts the packet whose ends were set down.
 #[inline(never)]
-fn account(skb: *mut __sk_buff, stands_for: u32) -> u32 {
+fn account(skb: *mut __sk_buff) -> u32 {
     let ctx = &TcContext::new(skb);
     // SAFETY: the context is valid while the program runs.
     let skb = unsafe { &*skb };
     let Some(ends) = Ends::at_hand() else { return 0 };
     ends.place();
     let Packet { length, headers, .. } = *ends.packet();
-    let arrival = &Arrival::new(skb, length, headers, stands_for);
+    let arrival = &Arrival::new(skb, length, headers, ends.stands_for());
     if let Some(initiated) = count_on_edge(ctx, ends, arrival)
         && ends.packet().fragment.is_first()
     {

@@ -554,7 +554,7 @@ const fn edge_value(
         // Of datagrams, the time of the attempt: this one, so that its answers are not counted again.
         opened: if key.protocol == UDP { value.first_seen } else { 0 },
         answered: if key.protocol == UDP && to_initiator > 0 { value.first_seen } else { 0 },
-        errors: 0,
+        errors: [0; 3],
         vlan: value.vlan,
         oriented_by: match by {
             OrientedBy::Handshake => BY_HANDSHAKE,
@@ -567,8 +567,7 @@ const fn edge_value(
             (Direction::Ingress, false) => Kind::Cluster,
             (Direction::Ingress, true) => Kind::Outside,
         } as u8,
-        padding: 0,
-        last_error: 0,
+        padding: [0; 3],
     }
 }
 

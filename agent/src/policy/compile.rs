@@ -60,7 +60,7 @@ impl Compiled {
             sees_own_address: false,
         };
         let default_deny = match scenario {
-            Scenario::Enforced => None,
+            Scenario::Enforced | Scenario::ChangeSet(_) => None,
             Scenario::DefaultDeny(settings) => Some(settings),
         };
         let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));

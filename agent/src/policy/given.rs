@@ -7,6 +7,7 @@ use crate::model::verdict::Fact;
 
 use super::fault::Field;
 use super::mesh::MeshMatch;
+use super::spec::NamePattern;
 use super::tri::Tri;
 
 /// A condition on the facts of a connection. `All` of nothing holds always.
@@ -52,6 +53,65 @@ pub(crate) enum TextMatch {
     Suffix(Arc<str>),
     /// A path in which `{*}` is one segment, and `{**}` any text, `/` too.
     Template(Arc<str>),
+    /// All of it has this form.
+    Regex(Pattern),
+    /// A domain name, or many.
+    Name(NamePattern),
+}
+
+/// A regular expression.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern {
+    text: Arc<str>,
+    compiled: regex::Regex,
+}
+
+impl Pattern {
+    /// Bytes that one may take, compiled: the engines' own are of some kilobytes.
+    const LIMIT: usize = 1 << 20;
+
+    /// One that has to match the whole of a text.
+    ///
+    /// # Errors
+    /// If it is none, or too large: in words.
+    pub(crate) fn whole(text: &str) -> Result<Self, String> {
+        let refuse = |error: regex::Error| match error {
+            regex::Error::CompiledTooBig(limit) => {
+                format!("the regular expression takes more than {limit} bytes, compiled")
+            }
+            // The others show the expression on lines of its own.
+            error => {
+                let error = error.to_string();
+                let last = error.lines().last().unwrap_or_default().trim();
+                format!("\"{text}\" is not a regular expression: {}", last.trim_start_matches("error: "))
+            }
+        };
+        // Alone first: what closes a group that it does not open would end ours.
+        regex::RegexBuilder::new(text).size_limit(Self::LIMIT).build().map_err(refuse)?;
+        let mut builder = regex::RegexBuilder::new(&format!(r"\A(?:{text})\z"));
+        let compiled = builder.size_limit(Self::LIMIT).dfa_size_limit(Self::LIMIT).build().map_err(refuse)?;
+        Ok(Self { text: text.into(), compiled })
+    }
+
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        self.compiled.is_match(text)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+impl Eq for Pattern {}
+impl std::hash::Hash for Pattern {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 impl TextMatch {
@@ -62,6 +122,8 @@ impl TextMatch {
             Self::Prefix(wanted) => text.starts_with(&**wanted),
             Self::Suffix(wanted) => text.ends_with(&**wanted),
             Self::Template(template) => template_matches(template, text),
+            Self::Regex(wanted) => wanted.matches(text),
+            Self::Name(wanted) => wanted.matches(&text.to_ascii_lowercase()),
         }
     }
 }

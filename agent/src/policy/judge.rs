@@ -364,8 +364,10 @@ fn select(
         selected.doubt.is_none() && selected.policy.section(direction).isolates == Ok(true)
     };
     let isolated_by = policies.iter().filter(isolates).map(|s| ObjectRef::clone(&s.policy.reference));
-    let isolated_by = isolated_by.collect();
-    TierSelection { policies, isolated_by }
+    let mut isolated_by: Vec<ObjectRef> = isolated_by.collect();
+    // Parts of one policy stand beside each other.
+    isolated_by.dedup();
+    TierSelection { policies, isolated_by: isolated_by.into() }
 }
 
 fn case<'a>(

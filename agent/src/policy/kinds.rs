@@ -7,6 +7,7 @@ use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};
 
 use super::admin;
+use super::cilium;
 use super::fault::{Fault, Field};
 use super::istio;
 use super::network_policy;
@@ -86,6 +87,30 @@ impl PolicyKind {
             namespaced: true,
             read: istio::read_peer_authentication,
             unreadable: istio::unreadable_peer_authentication,
+        },
+        Self {
+            kind: cilium::NAMESPACED,
+            name: cilium::NAMESPACED,
+            api_versions: &["cilium.io/v2"],
+            namespaced: true,
+            read: cilium::read_namespaced,
+            unreadable: cilium::unreadable_policy,
+        },
+        Self {
+            kind: cilium::CLUSTERWIDE,
+            name: cilium::CLUSTERWIDE,
+            api_versions: &["cilium.io/v2"],
+            namespaced: false,
+            read: cilium::read_clusterwide,
+            unreadable: |_, field| cilium::unreadable_policy(Scope::Cluster, field),
+        },
+        Self {
+            kind: cilium::CIDR_GROUP,
+            name: cilium::CIDR_GROUP,
+            api_versions: &["cilium.io/v2", "cilium.io/v2alpha1"],
+            namespaced: false,
+            read: cilium::read_group,
+            unreadable: |_, field| cilium::unreadable_group(field),
         },
     ];
 

@@ -370,13 +370,15 @@ impl fmt::Display for MeshMatch {
 }
 
 impl fmt::Display for TextMatch {
-    /// As policies of the mesh write it.
+    /// As policies write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Present => f.write_str("*"),
             Self::Exact(text) | Self::Template(text) => f.write_str(text),
             Self::Prefix(text) => write!(f, "{text}*"),
             Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Regex(pattern) => f.write_str(pattern.text()),
+            Self::Name(pattern) => write!(f, "{pattern}"),
         }
     }
 }

@@ -192,7 +192,7 @@ pub(super) fn peer_text(evaluation: &Evaluation<'_>, peer: &CompiledPeer) -> Str
         CompiledPeer::Blocks(set, _) => set_text(set),
         CompiledPeer::Named(pattern, ..) => pattern.to_string(),
         CompiledPeer::Mesh(wanted) => wanted.to_string(),
-        CompiledPeer::Unknown(_) => "unreadable".to_owned(),
+        CompiledPeer::Unknown(field) => field.stand_in(),
     }
 }
 

@@ -176,7 +176,8 @@ impl Policy {
     }
 
     /// A policy of one part, in force.
-    pub(crate) fn of_part(reference: ObjectRef, faults: Vec<Fault>, part: Part) -> Self {
+    pub(crate) fn of_part(reference: ObjectRef, faults: Vec<Fault>, mut part: Part) -> Self {
+        part.shrink_to_fit();
         Self {
             reference: Arc::new(reference),
             faults,
@@ -229,6 +230,21 @@ impl Part {
             subject: Condition::Unknown(Field::clone(field)),
             egress: Section::unknown(field, actions),
             ingress: Section::unknown(field, actions),
+        }
+    }
+
+    /// Lists that grew have room for four where most have one, and a cluster may have ten thousand policies.
+    fn shrink_to_fit(&mut self) {
+        for section in [&mut self.egress, &mut self.ingress] {
+            section.rules.shrink_to_fit();
+            for rule in &mut section.rules {
+                if let Peers::Of(peers) = &mut rule.peers {
+                    peers.shrink_to_fit();
+                }
+                if let Ports::Of(ports) = &mut rule.ports {
+                    ports.shrink_to_fit();
+                }
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 mod admin;
 mod admin_properties;
 mod build;
+mod cilium;
+mod cilium_properties;
 mod explanation;
 mod faults;
 mod istio;

@@ -12,6 +12,7 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 /// A TCP header without options; a UDP header, and what the shortest DNS message has.
 const TRANSPORT: usize = 20;
+const UDP_HEADER: u32 = 8;
 
 const SYN_ACK: u8 = SYN | ACK;
 
@@ -52,6 +53,19 @@ pub struct Plain {
 }
 
 impl Plain {
+    const NOTHING: Self = Self {
+        source: [0; 2],
+        destination: [0; 2],
+        is_ipv4: false,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        step: Step::Datagram,
+        number: 0,
+        length: 0,
+        headers: 0,
+    };
+
     /// The same as [`super::parse`] says it.
     #[inline(always)]
     pub fn packet(&self) -> Packet {
@@ -81,42 +95,77 @@ fn address([high, low]: [u64; 2]) -> Address {
     address
 }
 
+/// What is made of a packet.
+pub trait Then {
+    type Made;
+
+    fn then(&self, packet: Plain) -> Self::Made;
+}
+
+/// The packet as it is.
+struct Kept;
+
+impl Then for Kept {
+    type Made = Plain;
+
+    #[inline(always)]
+    fn then(&self, packet: Plain) -> Plain {
+        packet
+    }
+}
+
 /// Reads a packet with such headers; `None` says nothing.
 #[inline(always)]
 pub fn plain<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Option<Plain> {
-    let before = if matches!(link, Link::Ethernet) { ETHERNET } else { 0 };
-    let available = bytes.length().saturating_sub(before) as u32;
+    plain_then(bytes, link, &Kept)
+}
+
+/// The same, and what `then` makes of it: compiled once for each kind of packet, with what is known of that kind.
+#[inline(always)]
+pub fn plain_then<B: Bytes + ?Sized, T: Then>(bytes: &B, link: Link, then: &T) -> Option<T::Made> {
     match family(bytes, link)? {
         link::IPV4 => {
             let (header, transport) = read_ipv4(bytes, link)?;
             if !is_usual_ipv4(header) {
                 return None;
             }
-            let length = u32::from(be16(header[2], header[3]));
-            Some(Plain {
+            let network = Plain {
                 source: [0, mapped_word(*at(header, 12)?)],
                 destination: [0, mapped_word(*at(header, 16)?)],
                 is_ipv4: true,
-                length: if length > available { available } else { length },
-                ..segment(header[9], IPV4 as u32, transport)?
-            })
+                protocol: header[9],
+                length: length_of(u32::from(be16(header[2], header[3])), bytes, link),
+                headers: IPV4 as u32,
+                ..Plain::NOTHING
+            };
+            segment(network, transport, then)
         }
         link::IPV6 => {
             let (header, transport) = read_ipv6(bytes, link)?;
             if !is_usual_ipv6(header) {
                 return None;
             }
-            let length = u32::from(be16(header[4], header[5])) + IPV6 as u32;
             let word = |offset| at(header, offset).map(|word| u64::from_ne_bytes(*word));
-            Some(Plain {
+            let network = Plain {
                 source: [word(8)?, word(16)?],
                 destination: [word(24)?, word(32)?],
-                length: if length > available { available } else { length },
-                ..segment(header[6], IPV6 as u32, transport)?
-            })
+                protocol: header[6],
+                length: length_of(u32::from(be16(header[4], header[5])) + IPV6 as u32, bytes, link),
+                headers: IPV6 as u32,
+                ..Plain::NOTHING
+            };
+            segment(network, transport, then)
         }
         _ => None,
     }
+}
+
+/// The length that a header claims, as far as the packet can have it.
+#[inline(always)]
+fn length_of<B: Bytes + ?Sized>(claimed: u32, bytes: &B, link: Link) -> u32 {
+    let before = if matches!(link, Link::Ethernet) { ETHERNET } else { 0 };
+    let available = bytes.length().saturating_sub(before) as u32;
+    if claimed > available { available } else { claimed }
 }
 
 #[inline(always)]
@@ -186,35 +235,35 @@ const fn has_length(transport: &[u8; TRANSPORT]) -> bool {
     transport[12] >= 5 << 4
 }
 
-/// What the transport header says; the rest is for the network header to say.
+/// Adds what the transport header says.
 #[inline(always)]
-fn segment(protocol: u8, network: u32, transport: &[u8; TRANSPORT]) -> Option<Plain> {
+fn segment<T: Then>(network: Plain, transport: &[u8; TRANSPORT], then: &T) -> Option<T::Made> {
     let number = |offset| at(transport, offset).map(|number| u32::from_be_bytes(*number));
     let ports = number(0)?;
     let (source_port, destination_port) = ((ports >> 16) as u16, ports as u16);
-    let (step, number, header) = match protocol {
-        TCP if has_length(transport) => {
-            let (step, number) = match transport[13] & (FIN | SYN | RST | ACK) {
-                0 | ACK => (Step::Continue, number(4)?.wrapping_sub(1)),
-                SYN => (Step::Open, number(4)?),
-                SYN_ACK => (Step::Accept, number(8)?.wrapping_sub(1)),
-                _ => return None,
-            };
-            (step, number, u32::from(transport[12] >> 4) * 4)
+    let packet = Plain { source_port, destination_port, ..network };
+    if network.protocol == TCP {
+        if !has_length(transport) {
+            return None;
         }
-        UDP if !is_dhcp(source_port, destination_port) => (Step::Datagram, 0, 8),
-        _ => return None,
-    };
-    Some(Plain {
-        source: [0; 2],
-        destination: [0; 2],
-        is_ipv4: false,
-        source_port,
-        destination_port,
-        protocol,
-        step,
-        number,
-        length: 0,
-        headers: network + header,
-    })
+        let headers = network.headers + u32::from(transport[12] >> 4) * 4;
+        let packet = Plain { protocol: TCP, headers, ..packet };
+        return match transport[13] & (FIN | SYN | RST | ACK) {
+            0 | ACK => {
+                let number = number(4)?.wrapping_sub(1);
+                Some(then.then(Plain { step: Step::Continue, number, ..packet }))
+            }
+            SYN => Some(then.then(Plain { step: Step::Open, number: number(4)?, ..packet })),
+            SYN_ACK => {
+                let number = number(8)?.wrapping_sub(1);
+                Some(then.then(Plain { step: Step::Accept, number, ..packet }))
+            }
+            _ => None,
+        };
+    }
+    if network.protocol != UDP || is_dhcp(source_port, destination_port) {
+        return None;
+    }
+    let headers = network.headers + UDP_HEADER;
+    Some(then.then(Plain { protocol: UDP, step: Step::Datagram, headers, ..packet }))
 }

@@ -173,7 +173,7 @@ impl Compiler<'_> {
                 Tri::No => continue,
                 Tri::Yes => {}
                 Tri::Maybe(_) => {
-                    broken = Some(Field::clone(&wanted.field));
+                    broken = set.broken.clone().or_else(|| Some(Field::clone(&wanted.field)));
                     continue;
                 }
             }
@@ -201,6 +201,10 @@ impl Compiler<'_> {
 
     /// Whether a set is one of those that are meant.
     fn means(&self, set: &AddressSet, wanted: &SetMatch, own: Own<'_>) -> Tri {
+        if let (Some(field), "") = (&set.broken, &*set.name) {
+            // Nothing of it could be read: it may be any.
+            return Tri::field(field);
+        }
         let (sets, namespaces) = match &wanted.which {
             SetName::Named(name) => return (*name == set.name).into(),
             SetName::Labelled { sets, namespaces } => (sets, namespaces),

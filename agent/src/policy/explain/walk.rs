@@ -89,7 +89,10 @@ impl Judge {
         let subject = policy.subject.and_then(|id| compiled.condition(id));
         match subject {
             Some(subject) if subject.holds((&*pod.identity).into(), &compiled.facts) == Tri::No => {
-                let field = if subject.is_about_pods() { "podSelector" } else { "subject" };
+                let field = match &*policy.reference.kind {
+                    "NetworkPolicy" if subject.is_about_pods() => "podSelector",
+                    _ => "subject",
+                };
                 format!("{field} is {subject}")
             }
             _ => format!("says nothing about {}", direction.as_str().to_lowercase()),

@@ -328,7 +328,6 @@ impl Row {
         self
     }
 
-    #[allow(dead_code, reason = "for families that look into connections")]
     pub(super) fn given(mut self, given: ConnectionFacts) -> Self {
         self.given = given;
         self
