@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use dryfence::model::edge::Protocol;
 use dryfence::model::endpoint::{Connection, Party, Pod};
-use dryfence::model::facts::{ClusterFacts, ConnectionFacts};
+use dryfence::model::facts::ConnectionFacts;
 use dryfence::model::identity::{IdentityParts, Interner};
 use dryfence::model::object::WorkloadRef;
 use dryfence::model::role::Roles;
 use dryfence::model::scenario::Scenario;
+use dryfence::model::verdict::Verdict;
 use dryfence::policy::{Judge, Policy, PolicyKind};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -215,8 +216,13 @@ fn pod(namespace: &str, address: IpAddr) -> Party {
     Party::pod(Arc::new(pod), Some(address))
 }
 
-/// Whether policies let a connection in to an ambient pod, and why.
-fn lets_in(policies: &[Arc<Policy>], namespace: &str, asked: &Asked) -> (String, String) {
+/// A judge of what comes in to ambient pods.
+fn judge(policies: &[Arc<Policy>]) -> Judge {
+    Judge::new(policies, "istio-ambient".parse().unwrap(), &Scenario::Enforced)
+}
+
+/// Whether a connection is let in to the ambient pod of a namespace, and why. Its pods are all of one identity.
+fn lets_in(judge: &mut Judge, namespace: &str, asked: &Asked) -> (Verdict, String) {
     let (initiator, responder) = (Party::external(asked.from), pod(namespace, asked.to.ip()));
     let connection = Connection {
         initiator: &initiator,
@@ -229,11 +235,12 @@ fn lets_in(policies: &[Arc<Policy>], namespace: &str, asked: &Asked) -> (String,
         principal: asked.identity.as_deref().map(Arc::from),
         ..ConnectionFacts::NONE
     };
-    let dialect = "istio-ambient".parse().unwrap();
-    let facts = Arc::<ClusterFacts>::default();
-    let mut judge = Judge::with_facts(policies, &facts, dialect, &Scenario::Enforced);
     let judgement = judge.judge_given(&connection, &given);
-    (judgement.ingress.verdict.to_string(), judgement.ingress.reason.to_string())
+    (judgement.ingress.verdict, judgement.ingress.reason.to_string())
+}
+
+const fn verdict_of(allowed: bool) -> Verdict {
+    if allowed { Verdict::Allow } else { Verdict::Deny }
 }
 
 #[derive(Deserialize)]
@@ -342,8 +349,8 @@ fn every_fact_of_ztunnel_agrees() {
         }
         let rules: Vec<Value> = groups.iter().map(|group| rule_of(group)).collect();
         let policy = read(&deny(&json!(rules)));
-        let (verdict, reason) = lets_in(&[policy], "namespace", &asked);
-        if verdict != if case.matches { "Deny" } else { "Allow" } {
+        let (verdict, reason) = lets_in(&mut judge(&[policy]), "namespace", &asked);
+        if verdict != verdict_of(!case.matches) {
             writeln!(wrong, "{}: {verdict}: {reason}: {}", case.id, json!(rules)).unwrap();
         }
     }
@@ -413,6 +420,28 @@ fn connections(matches: &[&Match]) -> Vec<Asked> {
     all
 }
 
+/// A policy and what is generated for it. Where a match asks for a principal and a namespace, the principal is
+/// called as one of that namespace is, else no connection could fulfil both.
+fn pair(folder: &Path, name: &str) -> (String, Option<Authorization>) {
+    let mut input = std::fs::read_to_string(folder.join(format!("{name}-in.yaml"))).unwrap();
+    let mut output = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).unwrap();
+    if output.trim().is_empty() {
+        return (input, None);
+    }
+    let generated: Authorization = serde_saphyr::from_str(&output).unwrap();
+    let rules = generated.groups.iter().flat_map(|group| &group.rules);
+    for wanted in rules.flat_map(|rules| &rules.matches) {
+        if let ([Text::Exact(principal)], [Text::Exact(namespace)]) =
+            (&*wanted.principals, &*wanted.namespaces)
+        {
+            let whole = format!("td/ns/{namespace}/sa/{principal}");
+            input = input.replace(principal, &whole);
+            output = output.replace(principal, &whole);
+        }
+    }
+    (input, Some(serde_saphyr::from_str(&output).unwrap()))
+}
+
 #[test]
 fn every_policy_means_what_its_ztunnel_authorization_means() {
     let folder = oracle_folder().join("istio-ambient");
@@ -423,16 +452,13 @@ fn every_policy_means_what_its_ztunnel_authorization_means() {
     let (mut asked_in_all, mut wrong) = (0, Vec::new());
     for path in &inputs {
         let name = path.file_name().unwrap().to_str().unwrap().strip_suffix("-in.yaml").unwrap();
-        let output = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).unwrap();
-        let generated: Option<Authorization> =
-            (!output.trim().is_empty()).then(|| serde_saphyr::from_str(&output).unwrap());
-        let input = std::fs::read_to_string(path).unwrap();
+        let (input, generated) = pair(&folder, name);
         let mut objects: Vec<Value> = serde_saphyr::from_multiple(&input).unwrap();
         for object in objects.iter_mut().filter(|object| object["metadata"]["namespace"].is_null()) {
             object["metadata"]["namespace"] = "none".into();
         }
-        let namespaces = objects.iter().map(|object| object["metadata"]["namespace"].as_str().unwrap());
-        let namespace = namespaces.filter(|name| *name != "istio-system").last().unwrap().to_owned();
+        let mut namespaces = objects.iter().map(|object| object["metadata"]["namespace"].as_str().unwrap());
+        let namespace = namespaces.rfind(|name| *name != "istio-system").unwrap().to_owned();
         let policies: Vec<Arc<Policy>> = objects.iter().map(read).collect();
         let groups: Groups = generated
             .iter()
@@ -441,14 +467,15 @@ fn every_policy_means_what_its_ztunnel_authorization_means() {
             .collect();
         let matches: Vec<&Match> = groups.iter().flatten().flatten().collect();
         let denies = generated.as_ref().is_some_and(|generated| generated.action.as_deref() == Some("DENY"));
+        let mut judge = judge(&policies);
         for asked in connections(&matches) {
             asked_in_all += 1;
             let allowed = match &generated {
                 None => asked.identity.is_some() || !BUILT_IN.contains(&name),
                 Some(_) => ztunnel_matches(&groups, &asked) != denies,
             };
-            let (verdict, reason) = lets_in(&policies, &namespace, &asked);
-            if verdict != if allowed { "Allow" } else { "Deny" } {
+            let (verdict, reason) = lets_in(&mut judge, &namespace, &asked);
+            if verdict != verdict_of(allowed) {
                 wrong.push(format!("{name}: {asked:?}: {verdict}: {reason}"));
             }
         }

@@ -3,6 +3,11 @@
 //!
 //! They hold at the responder: by its sidecar, or by its node's ztunnel, which sees no HTTP. Each object has a part
 //! for either, since labels say under which a pod is.
+//!
+//! Every field is read. Not judged, where it could matter: `requestPrincipals`, `request.auth.*`,
+//! `experimental.envoy.filters.*`, and what the provider of `CUSTOM` says. In part: `remoteIpBlocks` and `remote.ip`
+//! (not where a proxy forwards for another), `mode: DISABLE` (as `PERMISSIVE`), `targetRefs` (at waypoints and
+//! gateways nothing is judged), annotations of pods (labels alone say who is in the mesh).
 
 mod attribute;
 mod authorization;

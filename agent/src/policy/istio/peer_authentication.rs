@@ -126,7 +126,7 @@ fn rules(setting: &Setting, all: &[Setting], by: Enforcer) -> Vec<Rule> {
         name: Some(setting.field.trim_start_matches("spec.").into()),
         ..Rule::any(action)
     };
-    let strict = [rule(Action::Deny, &[plain.clone()]), rule(Action::Pass, &[])];
+    let strict = [rule(Action::Deny, std::slice::from_ref(&plain)), rule(Action::Pass, &[])];
     match mode {
         Ok(None) => Vec::new(),
         Ok(Some(Mode::Open)) => vec![rule(Action::Pass, &[])],

@@ -48,12 +48,14 @@ fn line_1_custom_then_deny_then_allow() {
 #[test]
 fn line_1_audit_never_blocks_and_a_dry_run_is_not_in_force() {
     let audit = mk_ap("m", "a", json!({"action": "AUDIT", "rules": [{}]}));
-    ask("m/web -> m/db 80/TCP").of(&[audit.clone()]).is("AUDIT", "Allow");
+    ask("m/web -> m/db 80/TCP").of(std::slice::from_ref(&audit)).is("AUDIT", "Allow");
     assert_eq!(mk_read(&audit).notes()[0].field, "spec.action");
     let mut dry = mk_ap("m", "a", json!({"action": "DENY", "rules": [{}]}));
     for (value, denied) in [("true", false), ("1", false), ("false", true), ("maybe", true)] {
         dry["metadata"]["annotations"] = json!({"istio.io/dry-run": value});
-        ask("m/web -> m/db 80/TCP").of(&[dry.clone()]).is(value, if denied { "Deny" } else { "Allow" });
+        ask("m/web -> m/db 80/TCP")
+            .of(std::slice::from_ref(&dry))
+            .is(value, if denied { "Deny" } else { "Allow" });
         assert_eq!(matches!(mk_read(&dry).force(), Force::NotInForce(_)), !denied, "{value}");
     }
     assert_eq!(mk_read(&dry).notes()[0].field, "metadata.annotations.istio.io/dry-run");
@@ -145,7 +147,7 @@ fn line_4_target_refs_are_about_no_pod() {
         json!({"targetRef": {"kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "g"}}),
     ] {
         let policy = mk_ap("m", "t", targets);
-        ask("m/web -> m/db 80/TCP").of(&[policy.clone()]).is("at a waypoint", "Allow");
+        ask("m/web -> m/db 80/TCP").of(std::slice::from_ref(&policy)).is("at a waypoint", "Allow");
         let read = mk_read(&policy);
         assert!(read.notes()[0].field.starts_with("spec.targetRef") && read.faults().is_empty());
     }
@@ -350,7 +352,7 @@ fn what_istio_refuses_is_named_and_unknown() {
             for dialect in ["istio-sidecar", "istio-ambient"] {
                 ask("m/web -> m/db 80/TCP")
                     .dialect(dialect)
-                    .of(&[policy.clone()])
+                    .of(std::slice::from_ref(&policy))
                     .given(mtls(WEB))
                     .is(field, "Unknown");
             }
@@ -367,8 +369,8 @@ fn what_istio_refuses_is_named_and_unknown() {
     ] {
         let policy = mk_ap("m", "a", spec);
         assert_eq!(mk_read(&policy).faults()[0].field, field);
-        ask("m/web -> m/db 80/TCP").of(&[policy.clone()]).is(field, "Unknown");
-        ask("m/web -> i/db 80/TCP").of(&[policy.clone()]).is("nothing elsewhere", "Allow");
+        ask("m/web -> m/db 80/TCP").of(std::slice::from_ref(&policy)).is(field, "Unknown");
+        ask("m/web -> i/db 80/TCP").of(std::slice::from_ref(&policy)).is("nothing elsewhere", "Allow");
         ask("m/web -> m/db 80/UDP").of(&[policy]).is("nothing but TCP", "Allow");
     }
 }

@@ -179,7 +179,7 @@ fn rule_matches(rule: &Value, own: &str, allows: bool, c: &Known) -> bool {
     if allows && asks_http && !http {
         return false;
     }
-    let port = |wanted: &Value| *wanted == c.port.to_string();
+    let port = |wanted: &Value| wanted.as_str() == Some(&*c.port.to_string());
     let operation = |to: &Value| {
         let op = &to["operation"];
         let ports = holds(op, ["ports", "notPorts"], port);

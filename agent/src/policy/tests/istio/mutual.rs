@@ -94,7 +94,7 @@ fn line_5_ports_need_a_workload() {
     ] {
         let policy = workload("w", "STRICT", ports);
         assert_eq!(mk_read(&policy).faults()[0].field, field);
-        ask("m/web -> m/db 80/TCP").of(&[policy.clone()]).given(plain()).is(field, "Unknown");
+        ask("m/web -> m/db 80/TCP").of(std::slice::from_ref(&policy)).given(plain()).is(field, "Unknown");
         ask("m/web -> m/db 80/TCP").of(&[policy]).given(mtls(WEB)).is(field, "Allow");
     }
 }
@@ -133,7 +133,7 @@ fn a_selector_in_the_root_namespace_does_nothing() {
         "w",
         json!({"selector": {"matchLabels": {"app": "db"}}, "mtls": {"mode": "STRICT"}}),
     );
-    plain_gets(&[policy.clone()], ["Allow"; 2], "left out");
+    plain_gets(std::slice::from_ref(&policy), ["Allow"; 2], "left out");
     assert_eq!(mk_read(&policy).notes()[0].field, "spec.selector");
 }
 
@@ -149,7 +149,7 @@ fn what_cannot_be_read_may_be_anything() {
         assert_eq!(mk_read(&policy).faults()[0].field, field);
         let unread = field == "spec.tls";
         ask("m/web -> m/db 80/TCP")
-            .of(&[policy.clone()])
+            .of(std::slice::from_ref(&policy))
             .given(plain())
             .is(field, if unread { "Allow" } else { "Unknown" });
         ask("m/web -> m/db 80/TCP").of(&[policy]).given(mtls(WEB)).is(field, "Allow");
