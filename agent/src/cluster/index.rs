@@ -26,6 +26,7 @@ use crate::policy::Policy;
 use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 
 mod addresses;
+mod facts;
 mod findings;
 mod host;
 mod known;

@@ -34,6 +34,8 @@ pub(crate) struct Compiled {
     pub(crate) sees_nodes: bool,
     /// Whether any block may mean addresses of the cluster's pods and nodes.
     pub(crate) blocks_see_cluster: bool,
+    /// Whether any rule asks for more of the cluster than its pods.
+    pub(crate) asks_facts: bool,
 }
 
 impl Compiled {
@@ -46,8 +48,9 @@ impl Compiled {
         scenario: &Scenario,
     ) -> Self {
         let sets = Sets::new(policies, facts);
+        let (nets, asks_facts) = sets.nets(policies);
         let mut compiler = Compiler {
-            prefixes: Prefixes::new(sets.nets(policies)),
+            prefixes: Prefixes::new(nets),
             conditions: Vec::new(),
             known: FxHashMap::default(),
             sets: &sets,
@@ -61,7 +64,8 @@ impl Compiled {
         };
         let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));
         let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, .. } = compiler;
-        Self { tiers, conditions, prefixes, facts: Arc::clone(facts), sees_nodes, blocks_see_cluster }
+        let facts = Arc::clone(facts);
+        Self { tiers, conditions, prefixes, facts, sees_nodes, blocks_see_cluster, asks_facts }
     }
 
     /// Whether any pod could be judged by a policy in this direction.

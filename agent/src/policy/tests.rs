@@ -8,6 +8,7 @@ mod cilium_properties;
 mod explanation;
 mod faults;
 mod judging;
+mod mangled;
 mod ordered;
 mod properties;
 mod purity;

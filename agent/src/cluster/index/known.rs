@@ -51,7 +51,7 @@ impl Index {
         &self.gaps
     }
 
-    fn is_missing(&self, kind: &str) -> bool {
+    pub(super) fn is_missing(&self, kind: &str) -> bool {
         self.gaps.missing.contains(kind)
     }
 
