@@ -6,7 +6,9 @@
 //! exactly where that could change it.
 
 mod admin;
+pub mod api;
 mod cache;
+mod candidate;
 mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
@@ -18,9 +20,11 @@ mod explain;
 mod fault;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod given;
+mod istio;
 mod judge;
 mod kinds;
 mod matching;
+mod mesh;
 mod nearest;
 mod network_policy;
 mod prefix;
@@ -29,6 +33,7 @@ mod spec;
 mod tier;
 mod tri;
 
+pub use candidate::{Candidate, Edit, Laid, edited, lay};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;

@@ -28,8 +28,8 @@ pub struct Fuzz {
     /// For how long, each; 0 only builds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u64,
-    /// What to fuzz (repeatable); both unless it is given
-    #[arg(long, value_enum)]
+    /// What to fuzz (repeatable)
+    #[arg(long, value_enum, default_values_t = [Target::Parse])]
     target: Vec<Target>,
 }
 
@@ -42,8 +42,6 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [Self; 2] = [Self::Parse, Self::Policies];
-
     /// Its crate, its binary, and the longest input in bytes.
     const fn about(self) -> (&'static str, &'static str, usize) {
         match self {
@@ -94,8 +92,7 @@ impl Target {
 impl Fuzz {
     pub fn run(&self) -> Result<()> {
         tools::ensure_for_build()?;
-        let targets = if self.target.is_empty() { &Target::ALL } else { self.target.as_slice() };
-        targets.iter().try_for_each(|target| target.run(self.seconds))
+        self.target.iter().try_for_each(|target| target.run(self.seconds))
     }
 }
 

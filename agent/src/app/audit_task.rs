@@ -1,5 +1,6 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::model::record::{EdgeList, LossRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
 use crate::model::unoriented::Unoriented;
-use crate::serve::api::{AgentStatus, Edges, PolicyCount, Recorded, Unavailable};
+use crate::serve::api::{AgentStatus, Edges, PolicyCount, Query, Recorded, Unavailable};
 use crate::serve::metrics::{JudgedDelta, Metrics, PolicyState, Readings, ScenarioVerdict, SegmentViolation};
 use crate::serve::ready::Gate;
 
@@ -38,7 +39,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What other parts may ask.
 pub(super) enum Question {
-    Edges(oneshot::Sender<Arc<EdgeList>>),
+    Edges(Box<Query>, oneshot::Sender<Arc<EdgeList>>),
     Recorded(oneshot::Sender<Recorded>),
     Status(oneshot::Sender<AgentStatus>),
 }
@@ -55,8 +56,9 @@ impl Asker {
 }
 
 impl Edges for Asker {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
-        Box::pin(self.ask(Question::Edges))
+    fn edges(&self, query: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+        let query = Box::new(query.clone());
+        Box::pin(self.ask(|answer| Question::Edges(query, answer)))
     }
 
     fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>> {
@@ -85,6 +87,8 @@ pub(super) struct AuditTask {
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) figures: LedgerFigures,
     pub(super) watches: Option<Watches>,
+    /// Takes addresses to ask for, where only one node's pods are watched.
+    pub(super) peers: Option<mpsc::Sender<Vec<IpAddr>>>,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -311,13 +315,16 @@ impl AuditTask {
 
     /// Judges the whole ledger again, in slices: capture goes on meanwhile, its events wait in their channel.
     async fn rejudge(&mut self) {
-        let start = Instant::now();
+        // News come ten times a second in a large cluster, and most have nothing judged again.
+        let (start, before) = (Instant::now(), self.auditor.ledger_changes());
         let mut slices = 1;
         while self.auditor.tick(Timestamp::now(), &mut self.recorder) {
             slices += 1;
             tokio::task::yield_now().await;
         }
-        self.recorder.metrics.rejudged(start.elapsed());
+        if self.auditor.ledger_changes() != before {
+            self.recorder.metrics.rejudged(start.elapsed());
+        }
         debug!(slices, took = ?start.elapsed(), "the ledger is judged again");
     }
 
@@ -325,6 +332,10 @@ impl AuditTask {
         let now = Timestamp::now();
         while self.auditor.tick(now, &mut self.recorder) {
             tokio::task::yield_now().await;
+        }
+        if let Some(peers) = &self.peers {
+            // Where the queue is full, the next tick asks again.
+            peers.try_send(self.auditor.awaited(now)).ok();
         }
         let forgotten = self.auditor.forget_before(now.minus(self.keep));
         if forgotten > 0 {
@@ -352,7 +363,7 @@ impl AuditTask {
     fn answer(&mut self, question: Question) {
         // A client that went away meanwhile needs no answer.
         match question {
-            Question::Edges(answer) => drop(answer.send(Arc::new(self.edge_list()))),
+            Question::Edges(query, answer) => drop(answer.send(Arc::new(self.edge_list(&query)))),
             Question::Recorded(answer) => drop(answer.send(self.recorded())),
             Question::Status(answer) => drop(answer.send(self.status())),
         }
@@ -364,7 +375,8 @@ impl AuditTask {
         let late = (late > 0).then(|| {
             format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
         });
-        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
+        let change_sets = self.auditor.warning().map(ToOwned::to_owned);
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).chain(change_sets).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -384,10 +396,11 @@ impl AuditTask {
             name: scenario.name().to_owned(),
             description: scenario.to_string(),
         };
-        self.auditor.settings().scenarios.iter().map(record).collect()
+        self.auditor.scenarios().iter().map(record).collect()
     }
 
-    fn edge_list(&mut self) -> EdgeList {
+    fn edge_list(&mut self, query: &Query) -> EdgeList {
+        let most = query.limit.unwrap_or(usize::MAX);
         EdgeList {
             window: self.window(),
             dialect: self.auditor.settings().dialect.to_string(),
@@ -395,7 +408,7 @@ impl AuditTask {
             warnings: self.warnings(),
             segment_maps: self.auditor.segment_maps(),
             exception_findings: self.auditor.exception_findings(),
-            edges: self.auditor.records(),
+            edges: self.auditor.records_where(|edge| query.filter.matches(edge)).take(most).collect(),
         }
     }
 
@@ -457,7 +470,7 @@ impl MetricsRecorder {
 
 impl Recorder for MetricsRecorder {
     fn judged(&mut self, judged: Judged<'_>) {
-        let Judged { edge, outcome, scenarios, answers } = judged;
+        let Judged { edge, outcome, icmp_errors, scenarios, answers } = judged;
         let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
             .iter()
             .zip(&answers.judgements)
@@ -485,6 +498,7 @@ impl Recorder for MetricsRecorder {
             protocol: edge.protocol,
             cause: edge.cause,
             outcome,
+            icmp_errors,
             at: edge.last_seen,
             verdicts: &verdicts,
             violations: &violations,

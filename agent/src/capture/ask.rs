@@ -22,9 +22,12 @@ pub(super) type Question = (i32, OrphanKey);
 /// What they tell of it, in the bits in which the programs say it; 0 where nobody could be asked.
 pub(super) type Answer = (OrphanKey, u16);
 
+/// What was read, and how long that took.
+type Timed = (io::Result<Read>, Duration);
+
 /// Asks one set of questions at a time.
 pub(super) struct Asker {
-    running: Option<(JoinHandle<(io::Result<Read>, Duration)>, Vec<Question>)>,
+    running: Option<(JoinHandle<Timed>, Vec<Question>)>,
     rests_until: Instant,
     /// That sockets cannot be read was said.
     complained: bool,
@@ -98,7 +101,7 @@ impl Asker {
 }
 
 /// In a thread of the runtime, all of which are in the namespace whose ids for others are meant.
-fn timed(wanted: &FxHashSet<i32>) -> (io::Result<Read>, Duration) {
+fn timed(wanted: &FxHashSet<i32>) -> Timed {
     let began = Instant::now();
     let read = Netlink::open().and_then(|mut netlink| sockets::read(&mut netlink, wanted));
     (read, began.elapsed())

@@ -12,7 +12,7 @@ use crate::model::record::{EdgeList, EdgeRecord, ScenarioRecord, WindowRecord};
 use crate::model::scenario::{DefaultDeny, Scenario};
 use crate::policy::Judge;
 use crate::serve::address::Address;
-use crate::serve::api::{self, AgentStatus, Edges, Recorded, Unavailable};
+use crate::serve::api::{self, AgentStatus, Edges, Query, Recorded, Unavailable};
 use crate::serve::listen::Bound;
 use crate::serve::ready::Gates;
 
@@ -20,7 +20,7 @@ use crate::serve::ready::Gates;
 struct Agent;
 
 impl Edges for Agent {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+    fn edges(&self, _: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
         Box::pin(async { Ok(Arc::new(mk_judged_shop())) })
     }
 

@@ -18,6 +18,7 @@ use self::peers::Sets;
 use super::condition::Condition;
 use super::fault::{Content, Field};
 use super::given::Given;
+use super::mesh;
 use super::prefix::Prefixes;
 use super::spec::{Action, Part, Policy, Rule, Scope, Section};
 use super::tier::{CompiledPolicy, CompiledRule, CompiledSection, ConditionId, Tier};
@@ -36,6 +37,8 @@ pub(crate) struct Compiled {
     pub(crate) blocks_see_cluster: bool,
     /// Whether any rule asks for more of the cluster than its pods.
     pub(crate) asks_facts: bool,
+    /// Whether any rule asks for the subject's own address.
+    pub(crate) sees_own_address: bool,
 }
 
 impl Compiled {
@@ -57,15 +60,26 @@ impl Compiled {
             dialect,
             sees_nodes: false,
             blocks_see_cluster: false,
+            sees_own_address: false,
         };
         let default_deny = match scenario {
-            Scenario::Enforced => None,
+            Scenario::Enforced | Scenario::ChangeSet(_) => None,
             Scenario::DefaultDeny(settings) => Some(settings),
         };
         let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));
-        let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, .. } = compiler;
+        let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, sees_own_address, .. } =
+            compiler;
         let facts = Arc::clone(facts);
-        Self { tiers, conditions, prefixes, facts, sees_nodes, blocks_see_cluster, asks_facts }
+        Self {
+            tiers,
+            conditions,
+            prefixes,
+            facts,
+            sees_nodes,
+            blocks_see_cluster,
+            asks_facts,
+            sees_own_address,
+        }
     }
 
     /// Whether any pod could be judged by a policy in this direction.
@@ -86,6 +100,7 @@ struct Compiler<'a> {
     dialect: &'a Dialect,
     sees_nodes: bool,
     blocks_see_cluster: bool,
+    sees_own_address: bool,
 }
 
 /// The policy's own namespace; none for cluster-wide ones.
@@ -100,7 +115,7 @@ impl Compiler<'_> {
         };
         let mut policy = CompiledPolicy {
             reference: Arc::clone(&placed.policy.reference),
-            subject: self.condition(subject, own),
+            subject: self.condition(&mesh::in_dialect(subject, self.dialect), own),
             rank: placed.rank,
             egress: self.section(&placed.part.egress, own),
             ingress: self.section(&placed.part.ingress, own),
@@ -126,6 +141,7 @@ impl Compiler<'_> {
 
     fn rule(&mut self, at: usize, rule: &Rule, own: Own<'_>) -> CompiledRule {
         let Rule { action, peers, ports, not_ports, given, l7, index, name } = rule;
+        self.sees_own_address |= mesh::sees_own_address(given);
         CompiledRule {
             action: *action,
             peers: self.peers(peers, own),

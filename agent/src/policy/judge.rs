@@ -229,9 +229,11 @@ impl Judge {
             PeerKind::Unknown(reason) => KeyPeer::Unknown(self.cache.reason(reason)),
         };
         let subject = &pod.identity;
-        let given = self.cache.given(case.given).filter(|_| class != AddressClass::DIVIDED);
+        let given = self.cache.given(case.given);
+        let given = given.filter(|_| class != AddressClass::DIVIDED && !self.compiled.sees_own_address);
         let Some(given) = given else {
-            // Rare: blocks that came after the addresses were counted together, or a request of its own.
+            // Rare: blocks that came after the addresses were counted together, a request of its own, or a rule
+            // that asks for the pod's own address.
             let selection = self.selection(subject, case.direction);
             return Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
         };
@@ -299,6 +301,8 @@ impl Judge {
             peer,
             class,
             divided: case.peer.as_range().filter(|_| class == AddressClass::DIVIDED),
+            own_address: case.subject.address_towards(case.peer),
+            assumed_mutual: None,
             port: case.port,
             protocol: case.protocol,
             given: case.given,

@@ -9,6 +9,7 @@ use crate::model::typed::{TypeFault, deciding, typed};
 use super::admin;
 use super::cilium;
 use super::fault::{Fault, Field};
+use super::istio;
 use super::network_policy;
 use super::spec::{Action, Contents, Part, Place, Policy, Scope};
 
@@ -70,6 +71,22 @@ impl PolicyKind {
             namespaced: false,
             read: admin::read_baseline,
             unreadable: |_, field| Contents::Parts(vec![any_rules(Place::Baseline { priority: 0 }, field)]),
+        },
+        Self {
+            kind: istio::AUTHORIZATION,
+            name: istio::AUTHORIZATION,
+            api_versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
+            namespaced: true,
+            read: istio::read_authorization,
+            unreadable: istio::unreadable_authorization,
+        },
+        Self {
+            kind: istio::PEER_AUTHENTICATION,
+            name: istio::PEER_AUTHENTICATION,
+            api_versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
+            namespaced: true,
+            read: istio::read_peer_authentication,
+            unreadable: istio::unreadable_peer_authentication,
         },
         Self {
             kind: cilium::NAMESPACED,

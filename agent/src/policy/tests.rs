@@ -7,6 +7,8 @@ mod cilium;
 mod cilium_properties;
 mod explanation;
 mod faults;
+mod istio;
+mod istio_properties;
 mod judging;
 mod mangled;
 mod ordered;

@@ -28,8 +28,8 @@ use crate::model::record::{
 
 /// Where the judged edges come from.
 pub trait Edges: Send + Sync + 'static {
-    /// Every judged edge at this moment.
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>>;
+    /// The judged edges at this moment that a query asks for; others may be among them.
+    fn edges(&self, query: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>>;
     /// Every edge as it was recorded, with the identities that its ends had then, all of one moment.
     fn recorded(&self) -> BoxFuture<'_, Result<Recorded, Unavailable>>;
     /// How the agent is, without its edges.
@@ -116,7 +116,7 @@ async fn list_edges(State(api): State<Api>, RawQuery(raw): RawQuery, headers: He
         Ok(query) => query,
         Err(bad) => return bad.into_response(),
     };
-    let list = match api.edges.edges().await {
+    let list = match api.edges.edges(&query).await {
         Ok(list) => list,
         Err(unavailable) => return unavailable.into_response(),
     };

@@ -47,7 +47,7 @@ impl From<&Difference> for DifferenceRecord {
 /// The other dialects in which either direction gets another verdict.
 pub(super) fn differences(engine: &mut Engine, query: &Query, pairs: &[(Party, Party)]) -> Vec<Difference> {
     let own = answer::judge(engine, query, pairs);
-    let policies = engine.index.policies();
+    let policies = engine.index.policies_of(&engine.scenario);
     let asked = engine.dialect.name();
     let others = NAMES.into_iter().filter(|name| *name != asked).filter_map(Dialect::named);
     let mut found = Vec::new();

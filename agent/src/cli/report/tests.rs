@@ -439,7 +439,7 @@ mod input_files {
     struct Agent;
 
     impl Edges for Agent {
-        fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+        fn edges(&self, _: &api::Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
             Box::pin(async { Ok(Arc::new(mk_guides_cluster())) })
         }
 

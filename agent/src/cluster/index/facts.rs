@@ -33,7 +33,8 @@ impl Index {
         let of_namespace = |space: &NamespaceState| -> Vec<ServiceFacts> {
             space.services.values().map(|service| facts_of(space, service)).collect()
         };
-        let mut all: Vec<ServiceFacts> = self.namespaces.values().flat_map(of_namespace).collect();
+        let mut all: Vec<ServiceFacts> =
+            self.namespaces.values().flat_map(|space| of_namespace(space)).collect();
         all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         all
     }

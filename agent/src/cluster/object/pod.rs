@@ -63,17 +63,17 @@ impl Shape {
 }
 
 fn named_ports(spec: &PodSpec, path: &str) -> Result<Vec<NamedPort>, ObjectError> {
-    let named = |(name, protocol, port): (Option<&str>, _, _)| {
+    let named = |(name, protocol, port): ContainerPort<'_>| {
         name.map(|name| NamedPort { name: intern::string(name), protocol, port })
     };
     Ok(container_ports(spec, path)?.into_iter().filter_map(named).collect())
 }
 
-/// The ports of containers and sidecars, with their names.
-fn container_ports<'a>(
-    spec: &'a PodSpec,
-    path: &str,
-) -> Result<Vec<(Option<&'a str>, Protocol, u16)>, ObjectError> {
+/// A port of a container, with its name if it has one.
+type ContainerPort<'a> = (Option<&'a str>, Protocol, u16);
+
+/// The ports of containers and sidecars.
+fn container_ports<'a>(spec: &'a PodSpec, path: &str) -> Result<Vec<ContainerPort<'a>>, ObjectError> {
     let always = |container: &core::Container| container.restart_policy.as_deref() == Some("Always");
     let sidecars = spec.init_containers.iter().flatten().enumerate().filter(|(_, c)| always(c));
     let containers = spec.containers.iter().enumerate().map(|(at, c)| ("containers", at, c));
@@ -131,7 +131,7 @@ impl TryFrom<&core::Pod> for Pod {
 }
 
 fn unnamed_ports(spec: &PodSpec) -> Result<Vec<(Protocol, u16)>, ObjectError> {
-    let unnamed = |(name, protocol, port): (Option<&str>, _, _)| name.is_none().then_some((protocol, port));
+    let unnamed = |(name, protocol, port): ContainerPort<'_>| name.is_none().then_some((protocol, port));
     Ok(container_ports(spec, "")?.into_iter().filter_map(unnamed).collect())
 }
 

@@ -144,8 +144,8 @@ impl Arrangement {
 fn mesh(stage: MeshStage) -> (Slot, TierKind, (i64, i64)) {
     let ordered = TierKind::Ordered { end: Action::Pass, ties: false };
     let (at, layer, kind, numbers) = match stage {
-        MeshStage::PeerAuthentication { rank, created } => {
-            (0.0, Layer::PeerAuthentication, ordered, (rank.into(), created))
+        MeshStage::PeerAuthentication { rank, .. } => {
+            (0.0, Layer::PeerAuthentication, TierKind::Levels, (rank.into(), 0))
         }
         MeshStage::Custom => (1.0, Layer::AuthorizationPolicy, ordered, (0, 0)),
         MeshStage::Deny => (2.0, Layer::AuthorizationPolicy, ordered, (0, 0)),
@@ -164,6 +164,10 @@ fn mesh(stage: MeshStage) -> (Slot, TierKind, (i64, i64)) {
 fn sort_name(policy: &Policy, part: &Part, in_calico: bool) -> Arc<str> {
     match part.place {
         Place::NetworkPolicy if in_calico => format!("knp.default.{}", policy.reference.name).into(),
+        // Before 1970 is no object older than another.
+        Place::Mesh(MeshStage::PeerAuthentication { created, .. }) => {
+            format!("{:020} {}", created.max(0), policy.reference.name).into()
+        }
         _ => Arc::clone(&policy.reference.name),
     }
 }
@@ -200,7 +204,7 @@ pub(super) fn tiers(
         if let Some(settings) = default_deny.filter(|_| slot == own) {
             let before = match kind {
                 TierKind::Union => placed.len(),
-                TierKind::Ordered { .. } => {
+                TierKind::Ordered { .. } | TierKind::Levels => {
                     let name = format!("knp.default.{}", default_deny::NAME);
                     placed.partition_point(|p| (p.key.numbers, &*p.key.name) < (numbers, &*name))
                 }

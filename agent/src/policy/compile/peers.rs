@@ -91,7 +91,7 @@ impl Seen {
             Peer::Services(_) => self.services = true,
             Peer::Named(..) => self.names = true,
             Peer::Nodes(NodeMatch::Labelled(..)) => self.labels = true,
-            Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside | Peer::Unknown(_) => {}
+            Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside | Peer::Mesh(_) | Peer::Unknown(_) => {}
         }
     }
 }
@@ -127,6 +127,7 @@ impl Compiler<'_> {
                 })
             }
             Peer::Outside => CompiledPeer::Outside,
+            Peer::Mesh(wanted) => CompiledPeer::Mesh(wanted.clone()),
             Peer::Block(block, reach) => self.block(block, *reach),
             Peer::Sets(sets) => self.sets(sets, own),
             Peer::ApiServer(field) => self.api_server(field),

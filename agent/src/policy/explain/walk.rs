@@ -76,7 +76,8 @@ impl Judge {
         selected: &[&Selected],
     ) -> Vec<(Arc<ObjectRef>, String)> {
         let all = self.compiled.tiers.iter().flat_map(|tier| tier.policies.of_namespace(&pod.identity));
-        let others = all.filter(|c| !selected.iter().any(|s| Arc::ptr_eq(&s.policy, c.policy)));
+        // A policy of several parts selects by one of them.
+        let others = all.filter(|c| !selected.iter().any(|s| s.policy.reference == c.policy.reference));
         let others =
             others.map(|c| (Arc::clone(&c.policy.reference), self.why_not(c.policy, pod, direction)));
         others.collect()

@@ -25,7 +25,7 @@ use crate::serve::metrics::{Caps, Metrics, Readings};
 struct Fixed(Option<Arc<EdgeList>>);
 
 impl Edges for Fixed {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+    fn edges(&self, _: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
         Box::pin(async { self.0.clone().ok_or(Unavailable) })
     }
 
