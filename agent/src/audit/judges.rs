@@ -12,6 +12,7 @@ use crate::cluster::index::Index;
 use crate::model::dialect::Dialect;
 use crate::model::edge::{Direction, Edge};
 use crate::model::endpoint::Pod;
+use crate::model::facts::ClusterFacts;
 use crate::model::record::{
     EdgeRecord, ExceptionFindingRecord, ExceptionRecord, JudgementRecord, SegmentMapRecord, SegmentRecord,
 };
@@ -139,6 +140,9 @@ pub struct Judges {
     warning: Option<String>,
     policy: Vec<Judge>,
     policy_generation: u64,
+    /// What policies may ask of the cluster, and of which generation of it that is; of none until one asks.
+    facts: Arc<ClusterFacts>,
+    facts_generation: Option<u64>,
     maps: Vec<Arc<SegmentMap>>,
     segment: Vec<(SegmentJudge, Muted)>,
     exceptions: Exceptions,
@@ -166,6 +170,8 @@ impl Judges {
             warning: None,
             policy: Vec::new(),
             policy_generation: 0,
+            facts: Arc::default(),
+            facts_generation: None,
             maps: Vec::new(),
             segment: Vec::new(),
             exceptions: Exceptions::default(),
@@ -180,6 +186,7 @@ impl Judges {
             generation: 0,
         };
         judges.compile_policies(index);
+        judges.learn(index);
         judges.compile_segments(index, Made::of(index));
         judges
     }
@@ -203,6 +210,8 @@ impl Judges {
                     | Object::Candidate(_)
                     | Object::Namespace(_)
                     | Object::EndpointSlice(_)
+                    | Object::Service(_)
+                    | Object::Node(_)
                     | Object::Broken(_)
             )
         };
@@ -228,6 +237,7 @@ impl Judges {
         if policies {
             self.compile_policies(index);
         }
+        let policies = self.learn(index) || policies;
         let made = Made::of(index);
         let segments = made != self.made;
         if segments {
@@ -278,8 +288,26 @@ impl Judges {
             self.muted = scenarios.iter().map(|scenario| Muted::Scenario(scenario.name().into())).collect();
             self.scenarios = scenarios.into();
         }
-        let compile = |scenario| Judge::new(&index.policies_of(scenario), self.dialect, scenario);
+        let compile =
+            |scenario| Judge::with_facts(&index.policies_of(scenario), &self.facts, self.dialect, scenario);
         self.policy = self.scenarios.iter().map(compile).collect();
+    }
+
+    /// Takes over what policies may ask of the cluster, where any of them does. Whether it is news to them.
+    fn learn(&mut self, index: &Index) -> bool {
+        let asked = self.policy.iter().any(Judge::asks_facts);
+        let same = self.facts_generation == Some(index.topology_generation());
+        if !asked || same {
+            return false;
+        }
+        self.facts_generation = Some(index.topology_generation());
+        let facts = index.cluster_facts();
+        let news = facts != *self.facts;
+        if news {
+            self.facts = Arc::new(facts);
+            self.compile_policies(index);
+        }
+        news
     }
 
     fn compile_segments(&mut self, index: &Index, made: Made) {

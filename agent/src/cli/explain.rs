@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -18,6 +19,7 @@ use crate::cluster::kubernetes::ClusterArgs;
 use crate::cluster::manifests;
 use crate::model::dialect::Dialect;
 use crate::model::edge::Protocol;
+use crate::model::facts::ClusterFacts;
 use crate::model::object::WorkloadRef;
 use crate::model::scenario::Scenario;
 use crate::model::time::Timestamp;
@@ -25,6 +27,7 @@ use crate::policy::Judge;
 
 mod answer;
 mod batch;
+mod compare;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -58,6 +61,9 @@ pub struct Args {
     /// How the CNI reads what the API leaves open: NAME[,switch=true|false…]
     #[arg(long, default_value = "standard")]
     dialect: Dialect,
+    /// Say also which other dialects answer differently, and how
+    #[arg(long, conflicts_with = "queries")]
+    compare_dialects: bool,
     /// Which policies to judge by: enforced, default-deny, or a change set of candidates
     #[arg(long, default_value = "enforced", value_name = "NAME")]
     scenario: String,
@@ -104,14 +110,16 @@ struct Engine {
     judge: Judge,
     scenario: Scenario,
     dialect: Dialect,
+    facts: Arc<ClusterFacts>,
     /// The time at which addresses are asked for.
     now: Timestamp,
 }
 
 impl Engine {
     fn new(index: Index, dialect: Dialect, scenario: Scenario, now: Timestamp) -> Self {
-        let judge = Judge::new(&index.policies_of(&scenario), dialect, &scenario);
-        Self { index, judge, scenario, dialect, now }
+        let facts = Arc::new(index.cluster_facts());
+        let judge = Judge::with_facts(&index.policies_of(&scenario), &facts, dialect, &scenario);
+        Self { index, judge, scenario, dialect, facts, now }
     }
 }
 
@@ -128,7 +136,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match asked {
         Some(query) => {
             let mut out = BufWriter::new(io::stdout().lock());
-            explain(&mut engine, &query, args.output.unwrap_or(Output::Table), &mut out)?;
+            let output = args.output.unwrap_or(Output::Table);
+            explain(&mut engine, &query, (output, args.compare_dialects), &mut out)?;
             out.flush().context("cannot write the answer")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -229,18 +238,30 @@ fn target(text: &str, default_namespace: &str) -> anyhow::Result<Target> {
     }
 }
 
-/// Prints the answer to one query.
-fn explain(engine: &mut Engine, query: &Query, output: Output, out: &mut impl Write) -> anyhow::Result<()> {
+/// Prints the answer to one query, and where other dialects differ if they are to be compared.
+fn explain(
+    engine: &mut Engine,
+    query: &Query,
+    (output, compares): (Output, bool),
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let pairs = query::pairs(&engine.index, query, engine.now).map_err(|error| anyhow::anyhow!(error))?;
+    let differences = compares.then(|| compare::differences(engine, query, &pairs));
+    let records = || differences.as_ref().map(|found| found.iter().map(Into::into).collect());
     match output {
-        Output::Table => answer::print_steps(engine, query, &pairs, out)?,
+        Output::Table => {
+            answer::print_steps(engine, query, &pairs, out)?;
+            if let Some(differences) = &differences {
+                compare::print(differences, out)?;
+            }
+        }
         Output::Json => {
-            let answer = answer::full(engine, query, &pairs);
+            let answer = answer::full(engine, query, &pairs, records());
             serde_json::to_writer_pretty(&mut *out, &answer)?;
             writeln!(out)?;
         }
         Output::Jsonl => {
-            serde_json::to_writer(&mut *out, &answer::full(engine, query, &pairs))?;
+            serde_json::to_writer(&mut *out, &answer::full(engine, query, &pairs, records()))?;
             writeln!(out)?;
         }
     }

@@ -28,6 +28,7 @@ use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 
 mod addresses;
 mod candidates;
+mod facts;
 mod findings;
 mod host;
 mod known;

@@ -35,6 +35,8 @@ pub(crate) struct Compiled {
     pub(crate) sees_nodes: bool,
     /// Whether any block may mean addresses of the cluster's pods and nodes.
     pub(crate) blocks_see_cluster: bool,
+    /// Whether any rule asks for more of the cluster than its pods.
+    pub(crate) asks_facts: bool,
     /// Whether any rule asks for the subject's own address.
     pub(crate) sees_own_address: bool,
 }
@@ -49,8 +51,9 @@ impl Compiled {
         scenario: &Scenario,
     ) -> Self {
         let sets = Sets::new(policies, facts);
+        let (nets, asks_facts) = sets.nets(policies);
         let mut compiler = Compiler {
-            prefixes: Prefixes::new(sets.nets(policies)),
+            prefixes: Prefixes::new(nets),
             conditions: Vec::new(),
             known: FxHashMap::default(),
             sets: &sets,
@@ -67,7 +70,16 @@ impl Compiled {
         let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, sees_own_address, .. } =
             compiler;
         let facts = Arc::clone(facts);
-        Self { tiers, conditions, prefixes, facts, sees_nodes, blocks_see_cluster, sees_own_address }
+        Self {
+            tiers,
+            conditions,
+            prefixes,
+            facts,
+            sees_nodes,
+            blocks_see_cluster,
+            asks_facts,
+            sees_own_address,
+        }
     }
 
     /// Whether any pod could be judged by a policy in this direction.

@@ -83,6 +83,11 @@ impl Judge {
         self.scenario.name()
     }
 
+    /// Whether any policy asks for facts of the cluster: those that it was given may decide.
+    pub const fn asks_facts(&self) -> bool {
+        self.compiled.asks_facts
+    }
+
     /// Every address block that a policy of the scenario names.
     pub fn blocks(&self) -> &[IpNet] {
         self.compiled.prefixes.nets()

@@ -10,6 +10,7 @@ mod faults;
 mod istio;
 mod istio_properties;
 mod judging;
+mod mangled;
 mod ordered;
 mod properties;
 mod purity;

@@ -90,7 +90,9 @@ pub(crate) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(crate) fn new(fixture: &'a Fixture) -> Self {
         let dialect: Dialect = fixture.settings.dialect.as_deref().unwrap_or("standard").parse().unwrap();
-        let judge = |index: &Index, scenario| Judge::new(&index.policies(), dialect, &scenario);
+        let judge = |index: &Index, scenario| {
+            Judge::with_facts(&index.policies(), &Arc::new(index.cluster_facts()), dialect, &scenario)
+        };
         let mut around =
             Surroundings { api_server: fixture.settings.api_server.clone(), ..Surroundings::default() };
         for (address, vlan) in &fixture.settings.vlans {

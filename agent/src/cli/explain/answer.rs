@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Engine;
+use super::compare::DifferenceRecord;
 use super::query::Query;
 use crate::model::edge::{Direction, Protocol};
 use crate::model::endpoint::{Connection, Party};
@@ -39,6 +40,9 @@ pub(super) struct FullAnswer {
     verdict: Verdict,
     egress: DecisionRecord,
     ingress: DecisionRecord,
+    /// What other dialects say, where they were compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differs: Option<Vec<DifferenceRecord>>,
 }
 
 fn connection<'a>(query: &Query, (initiator, responder): &'a (Party, Party)) -> Connection<'a> {
@@ -46,7 +50,7 @@ fn connection<'a>(query: &Query, (initiator, responder): &'a (Party, Party)) -> 
 }
 
 /// Both directions' answers over all pairs.
-fn judge(engine: &mut Engine, query: &Query, pairs: &[(Party, Party)]) -> Judgement {
+pub(super) fn judge(engine: &mut Engine, query: &Query, pairs: &[(Party, Party)]) -> Judgement {
     let mut egress = Tally::default();
     let mut ingress = Tally::default();
     for pair in pairs {
@@ -103,7 +107,12 @@ pub(super) fn short<'a>(engine: &mut Engine, query: &'a Query, pairs: &[(Party, 
 }
 
 /// The answer with the records of both ends.
-pub(super) fn full(engine: &mut Engine, query: &Query, pairs: &[(Party, Party)]) -> FullAnswer {
+pub(super) fn full(
+    engine: &mut Engine,
+    query: &Query,
+    pairs: &[(Party, Party)],
+    differs: Option<Vec<DifferenceRecord>>,
+) -> FullAnswer {
     let judgement = judge(engine, query, pairs);
     FullAnswer {
         from: pairs.first().map(|(from, _)| PartyRecord::from(from)),
@@ -116,6 +125,7 @@ pub(super) fn full(engine: &mut Engine, query: &Query, pairs: &[(Party, Party)])
         verdict: judgement.verdict(),
         egress: DecisionRecord::from(&*judgement.egress),
         ingress: DecisionRecord::from(&*judgement.ingress),
+        differs,
     }
 }
 

@@ -77,8 +77,12 @@ spec:
 ";
 
 fn mk_engine(scenario: Scenario) -> Engine {
+    mk_engine_of(SHOP, scenario)
+}
+
+fn mk_engine_of(manifests: &str, scenario: Scenario) -> Engine {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("shop.yaml"), SHOP).unwrap();
+    fs::write(folder.path().join("shop.yaml"), manifests).unwrap();
     let loaded = load(&[folder.path().to_owned()], None);
     let mut index = Index::default();
     let now = Timestamp::from_nanos(1_000);
@@ -102,7 +106,7 @@ fn printed(from: &str, to: &str, port: u16, output: Output) -> String {
         protocol: Protocol::Tcp,
     };
     let mut out = Vec::new();
-    explain(&mut mk_engine(Scenario::Enforced), &query, output, &mut out).unwrap();
+    explain(&mut mk_engine(Scenario::Enforced), &query, (output, false), &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -236,4 +240,45 @@ fn endpoints_are_typed_as_people_do() {
     for text in ["", "a//b", "a/b/c/d", "/web"] {
         assert!(target(text, "ns").is_err(), "{text}");
     }
+}
+
+/// A block for everyone: whether it means pods is the dialect's.
+const ANYWHERE: &str = "
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop}, status: {podIPs: [{ip: 192.0.2.11}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, status: {podIPs: [{ip: 192.0.2.12}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: anywhere, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}
+";
+
+#[test]
+fn other_dialects_are_compared_when_that_is_asked() {
+    let ask = |to: &str, output| {
+        let query = Query {
+            id: serde_json::Value::Null,
+            from: target("shop/web", "default").unwrap(),
+            to: target(to, "default").unwrap(),
+            port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let mut out = Vec::new();
+        let mut engine = mk_engine_of(ANYWHERE, Scenario::Enforced);
+        explain(&mut engine, &query, (output, true), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = ask("shop/db", Output::Table);
+    let differs: Vec<&str> = text.lines().filter(|line| line.starts_with("differs")).collect();
+    assert_eq!(differs.len(), 1, "{text}");
+    assert!(
+        differs[0].starts_with("differs on cilium: egress Deny: isolated by NetworkPolicy/shop/anywhere")
+    );
+    assert!(ask("203.0.113.7", Output::Table).ends_with("differs on no other dialect\n"));
+    let answer: serde_json::Value = serde_json::from_str(&ask("shop/db", Output::Json)).unwrap();
+    assert_eq!(answer["egress"]["verdict"], "Allow");
+    assert_eq!(answer["differs"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["differs"][0]["dialect"], "cilium");
+    assert_eq!(answer["differs"][0]["egress"]["verdict"], "Deny");
 }

@@ -92,7 +92,7 @@ impl Index {
             && self.asking.nobody.get(&address).is_none_or(|until| *until < at)
     }
 
-    fn is_missing(&self, kind: &str) -> bool {
+    pub(super) fn is_missing(&self, kind: &str) -> bool {
         self.gaps.missing.contains(kind)
     }
 

@@ -7,11 +7,14 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
 use super::{ObjectError, name_of};
+use crate::model::intern;
+use crate::model::labels::Labels;
 
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub name: Arc<str>,
+    pub labels: Labels,
     /// From `status.addresses` and from the tunnel addresses that CNIs write in annotations.
     pub addresses: Vec<IpAddr>,
     /// The ranges its pods get their addresses from.
@@ -69,7 +72,9 @@ impl TryFrom<&core::Node> for Node {
         }
         addresses.sort();
         addresses.dedup();
-        Ok(Self { name: name_of(&node.metadata)?, addresses, pod_cidrs: pod_cidrs(node)? })
+        let labels =
+            intern::labels(node.metadata.labels.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())));
+        Ok(Self { name: name_of(&node.metadata)?, labels, addresses, pod_cidrs: pod_cidrs(node)? })
     }
 }
 

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{ObjectError, address, name_of, namespace_of, port, protocol};
 use crate::model::edge::Protocol;
 use crate::model::intern;
+use crate::model::labels::Labels;
 use crate::model::selector::Selector;
 
 /// A Service.
@@ -18,6 +19,7 @@ use crate::model::selector::Selector;
 pub struct Service {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+    pub labels: Labels,
     /// Which pods are behind it; `None` where others say so (EndpointSlices made by hand).
     pub selector: Option<Selector>,
     /// ClusterIPs of both families; empty for a headless Service.
@@ -64,6 +66,9 @@ impl TryFrom<&core::Service> for Service {
         Ok(Self {
             namespace: namespace_of(&service.metadata)?,
             name: name_of(&service.metadata)?,
+            labels: intern::labels(
+                service.metadata.labels.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())),
+            ),
             selector: selector
                 .map(|labels| Selector::from_labels(labels.iter().map(|(k, v)| (k.as_str(), v.as_str())))),
             cluster_ips: cluster_ips(&spec)?,

@@ -37,8 +37,8 @@ impl<'a> Sets<'a> {
         Self { sets: in_force.filter_map(set).collect(), facts }
     }
 
-    /// Every block that a rule may mean, and every exception.
-    pub(super) fn nets(&self, policies: &[Arc<Policy>]) -> Vec<IpNet> {
+    /// Every block that a rule may mean, and every exception; and whether any rule asks for facts of the cluster.
+    pub(super) fn nets(&self, policies: &[Arc<Policy>]) -> (Vec<IpNet>, bool) {
         let mut nets: Vec<IpNet> = self.sets.iter().flat_map(|set| set.nets.iter().copied()).collect();
         let parts = policies.iter().flat_map(|policy| policy.parts());
         let sections = parts.flat_map(|part| Direction::BOTH.map(|direction| part.section(direction)));
@@ -59,7 +59,7 @@ impl<'a> Sets<'a> {
         if let Some(table) = self.facts.names.as_ref().filter(|_| seen.names || self.any_names()) {
             nets.extend(table.names.keys().copied().map(IpNet::from));
         }
-        nets
+        (nets, seen.api_server || seen.services || seen.labels)
     }
 
     fn any_names(&self) -> bool {
@@ -73,6 +73,8 @@ struct Seen {
     api_server: bool,
     services: bool,
     names: bool,
+    /// Of nodes, or of the namespaces of address sets.
+    labels: bool,
 }
 
 impl Seen {
@@ -81,10 +83,14 @@ impl Seen {
             Peer::All(peers) | Peer::Any(peers) => peers.iter().for_each(|peer| self.peer(peer, nets)),
             Peer::Not(peer) => self.peer(peer, nets),
             Peer::Block(block, _) => nets.extend(block.cidr.iter().chain(&block.except)),
-            Peer::Sets(sets) => nets.extend(&sets.except),
+            Peer::Sets(sets) => {
+                nets.extend(&sets.except);
+                self.labels |= matches!(&sets.which, SetName::Labelled { namespaces: Some(_), .. });
+            }
             Peer::ApiServer(_) => self.api_server = true,
             Peer::Services(_) => self.services = true,
             Peer::Named(..) => self.names = true,
+            Peer::Nodes(NodeMatch::Labelled(..)) => self.labels = true,
             Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside | Peer::Mesh(_) | Peer::Unknown(_) => {}
         }
     }
