@@ -7,6 +7,7 @@
 
 mod admin;
 mod cache;
+mod calico;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;
@@ -28,6 +29,7 @@ mod spec;
 mod tier;
 mod tri;
 
+pub use calico::{StagedEdit, with_staged};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;

@@ -33,7 +33,12 @@ async fn account(cluster: &Cluster, namespace: &str, name: &str, rules: Value, e
     let accounts = resource("", "v1", "ServiceAccount", "serviceaccounts");
     cluster.create(&accounts, namespace, json!({"metadata": {"name": name}})).await;
     let (kind, role, binding, of) = if everywhere {
-        ("ClusterRole", rbac("ClusterRole", "clusterroles"), rbac("ClusterRoleBinding", "clusterrolebindings"), "")
+        (
+            "ClusterRole",
+            rbac("ClusterRole", "clusterroles"),
+            rbac("ClusterRoleBinding", "clusterrolebindings"),
+            "",
+        )
     } else {
         ("Role", rbac("Role", "roles"), rbac("RoleBinding", "rolebindings"), namespace)
     };
@@ -98,7 +103,8 @@ impl Edges for Served {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<AgentStatus, Unavailable>> {
-        let EdgeList { window, dialect, scenarios, warnings, segment_maps, exception_findings, edges } = &*self.list;
+        let EdgeList { window, dialect, scenarios, warnings, segment_maps, exception_findings, edges } =
+            &*self.list;
         let status = AgentStatus {
             window: window.clone(),
             dialect: dialect.clone(),
@@ -142,7 +148,13 @@ async fn recorded(cluster: &Cluster, port: u16) -> Served {
         exception_findings: Vec::new(),
         edges: agent.auditor.records(),
     };
-    let header = Header { node: Some(format!("n{port}")), dialect: "standard".to_owned(), start, end, ..Header::default() };
+    let header = Header {
+        node: Some(format!("n{port}")),
+        dialect: "standard".to_owned(),
+        start,
+        end,
+        ..Header::default()
+    };
     let edges = agent.auditor.ledger().entries().map(|entry| entry.edge.clone()).collect();
     Served { list: Arc::new(list), recorded: Recorded { header, edges } }
 }
@@ -203,7 +215,9 @@ fn commands_ask_every_agent_merge_and_name_who_does_not_answer() {
             {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": ["get", "list"]},
         ]);
         account(&cluster, &namespace, "person", person, false).await;
-        for (node, ip, port) in [("n1", "127.0.0.2", 1001), ("n2", "127.0.0.3", 1002), ("n3", "127.0.0.4", 1003)] {
+        for (node, ip, port) in
+            [("n1", "127.0.0.2", 1001), ("n2", "127.0.0.3", 1002), ("n3", "127.0.0.4", 1003)]
+        {
             let served = recorded(&cluster, port).await;
             serve(&cluster, &namespace, node, ip, served).await;
         }
@@ -211,7 +225,13 @@ fn commands_ask_every_agent_merge_and_name_who_does_not_answer() {
         pod(&cluster, &namespace, "n4", "127.0.0.5", 9).await;
         let sets = resource("apps", "v1", "DaemonSet", "daemonsets");
         let labels = json!({"app.kubernetes.io/name": "dryfence"});
-        cluster.create(&sets, &namespace, json!({"metadata": {"name": "dryfence", "labels": labels}, "spec": {}})).await;
+        cluster
+            .create(
+                &sets,
+                &namespace,
+                json!({"metadata": {"name": "dryfence", "labels": labels}, "spec": {}}),
+            )
+            .await;
         cluster.patch_status(&sets, &namespace, "dryfence", json!({"desiredNumberScheduled": 5})).await;
 
         let kubeconfig = cluster.kubeconfig(&token(&cluster, &namespace, "person", None).await);
@@ -223,7 +243,8 @@ fn commands_ask_every_agent_merge_and_name_who_does_not_answer() {
         let done = tokio::task::spawn_blocking(move || {
             let named = ["--agent-namespace", &namespace, "--kubeconfig", &path];
             let flows = run(program, None, &[&["flows", "-o", "json"], &named[..]].concat());
-            let table = run(&plugin, Some(Path::new(&path)), &["flows", "-A", "--agent-namespace", &namespace]);
+            let table =
+                run(&plugin, Some(Path::new(&path)), &["flows", "-A", "--agent-namespace", &namespace]);
             let status = run(program, None, &[&["status"], &named[..]].concat());
             let report = run(program, None, &[&["report", "-o", "json"], &named[..]].concat());
             let suggest = run(program, None, &[&["suggest", "-o", "json"], &named[..]].concat());
@@ -233,14 +254,25 @@ fn commands_ask_every_agent_merge_and_name_who_does_not_answer() {
 
         assert!(flows.status.success(), "{}", text(&flows.stderr));
         let list: Value = serde_json::from_slice(&flows.stdout).unwrap();
-        let ports: Vec<u64> = list["edges"].as_array().unwrap().iter().map(|edge| edge["port"].as_u64().unwrap()).collect();
+        let ports: Vec<u64> =
+            list["edges"].as_array().unwrap().iter().map(|edge| edge["port"].as_u64().unwrap()).collect();
         assert_eq!(ports.len(), 3, "{list}");
         assert!([1001, 1002, 1003].iter().all(|port| ports.contains(port)), "{ports:?}");
         let warnings = list["warnings"].to_string();
         for part in ["3 of 5 nodes answered", "node n4 did not answer", "1 node more"] {
             assert!(warnings.contains(part), "{part}: {warnings}");
-            assert!(text(&report.stdout).contains(part), "{part}: {}{}", text(&report.stdout), text(&report.stderr));
-            assert!(text(&suggest.stdout).contains(part), "{part}: {}{}", text(&suggest.stdout), text(&suggest.stderr));
+            assert!(
+                text(&report.stdout).contains(part),
+                "{part}: {}{}",
+                text(&report.stdout),
+                text(&report.stderr)
+            );
+            assert!(
+                text(&suggest.stdout).contains(part),
+                "{part}: {}{}",
+                text(&suggest.stdout),
+                text(&suggest.stderr)
+            );
         }
         assert!(table.status.success(), "{}", text(&table.stderr));
         assert!(text(&table.stdout).contains("1003"), "{}", text(&table.stdout));
@@ -265,20 +297,26 @@ fn who_may_not_read_is_told_what_is_missing() {
         serve(&cluster, &namespace, "n1", "127.0.0.2", served).await;
         let pods = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]);
         account(&cluster, &namespace, "person", pods, false).await;
-        let (person, admin) =
-            (cluster.kubeconfig(&token(&cluster, &namespace, "person", None).await), cluster.kubeconfig(crate::api_server::ADMIN));
+        let (person, admin) = (
+            cluster.kubeconfig(&token(&cluster, &namespace, "person", None).await),
+            cluster.kubeconfig(crate::api_server::ADMIN),
+        );
         let program = Path::new(env!("CARGO_BIN_EXE_dryfence"));
         let done = tokio::task::spawn_blocking(move || {
             let as_who = |path: &Path| {
                 let args = ["flows", "--agent-namespace", &namespace, "--kubeconfig", path.to_str().unwrap()];
                 text(&run(program, None, &args).stderr)
             };
-            let elsewhere = ["flows", "--agent-namespace", "default", "--kubeconfig", admin.to_str().unwrap()];
+            let elsewhere =
+                ["flows", "--agent-namespace", "default", "--kubeconfig", admin.to_str().unwrap()];
             (as_who(&person), as_who(&admin), text(&run(program, None, &elsewhere).stderr))
         });
         let (person, admin, elsewhere) = done.await.unwrap();
         assert!(person.contains("serviceaccounts/token") && person.contains("403"), "{person}");
-        assert!(admin.contains("0 of 1 node answered") && admin.contains("may not get flows of dryfence.io"), "{admin}");
+        assert!(
+            admin.contains("0 of 1 node answered") && admin.contains("may not get flows of dryfence.io"),
+            "{admin}"
+        );
         assert!(elsewhere.contains("there is no agent"), "{elsewhere}");
     });
 }

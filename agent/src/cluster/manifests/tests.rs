@@ -313,19 +313,19 @@ fn what_is_given_twice_alike_counts_once_and_otherwise_not_at_all() {
 fn unknown_kinds_are_counted_and_policies_among_them_are_warned_of() {
     let loaded = yaml(
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n---\n\
-         {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: c}}\n---\n\
+         {apiVersion: extensions/v1beta1, kind: NetworkPolicy, metadata: {name: c}}\n---\n\
          {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: d}}\n---\n\
          replicas: 3\n---\n- a list\n",
     );
     let skipped: Vec<String> = loaded.skipped.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     assert_eq!(
         skipped,
-        ["(no kind) 2", "CiliumNetworkPolicy 1", "ConfigMap 2", "NetworkPolicy.projectcalico.org 1"]
+        ["(no kind) 2", "CiliumNetworkPolicy 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]
     );
     let (objects, findings) = shown(&loaded);
     assert_eq!(objects, Vec::<String>::new());
     assert_eq!(findings.len(), 4, "{findings:?}");
-    assert!(findings[0].contains("NetworkPolicy.projectcalico.org \"c\" is a policy that is not judged yet"));
+    assert!(findings[0].contains("NetworkPolicy.extensions \"c\" is a policy that is not judged yet"));
     assert!(findings[2].contains("has no kind: it is not a Kubernetes object"), "{findings:?}");
 }
 
