@@ -29,7 +29,7 @@ mod spec;
 mod tier;
 mod tri;
 
-pub use calico::{StagedEdit, with_staged};
+pub use calico::{StagedEdit, missing_tiers, with_staged};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;

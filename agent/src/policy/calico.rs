@@ -30,6 +30,7 @@ use crate::model::edge::Direction;
 use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};
 
+pub use self::objects::missing_tiers;
 pub(super) use self::objects::{read_global_set, read_set, read_tier, unreadable_set, unreadable_tier};
 pub use self::staged::{StagedEdit, with_staged};
 pub(super) use self::staged::{read_staged_global, read_staged_kubernetes, read_staged_network};

@@ -8,10 +8,11 @@ use super::entity::parse_net;
 use super::types::{SetSpec, TierSpec};
 use super::{Reader, open, reference};
 use crate::model::labels::Labels;
+use crate::model::object::ObjectRef;
 use crate::model::typed::TypeFault;
-use crate::policy::fault::{Content, Faults, Field};
+use crate::policy::fault::{Content, Fault, Faults, Field};
 use crate::policy::spec::{
-    Action, AddressSet, Contents, Force, NamePattern, Order, Policy, Scope, SetFamily, TierSettings,
+    Action, AddressSet, Contents, Force, NamePattern, Order, Place, Policy, Scope, SetFamily, TierSettings,
 };
 
 /// The tiers that Calico makes itself, with the only order and the only action that they may have (Calico docs,
@@ -39,6 +40,28 @@ pub(in crate::policy) fn read_tier(value: &Value, unknown: &mut Vec<String>) -> 
         force: Force::InForce,
         contents: Contents::Tier(settings),
     })
+}
+
+/// The policies in force whose tier is not among these objects: nobody knows where they stand.
+pub fn missing_tiers<'a>(
+    policies: impl Iterator<Item = &'a Arc<Policy>> + Clone,
+) -> Vec<(Arc<ObjectRef>, Fault)> {
+    let known: Vec<&str> = policies
+        .clone()
+        .filter_map(|policy| match &policy.contents {
+            Contents::Tier(settings) => Some(&*settings.name),
+            _ => None,
+        })
+        .chain(BUILT_IN.map(|(name, ..)| name))
+        .collect();
+    let missing = |policy: &'a Arc<Policy>| {
+        let Place::Calico { tier, field, .. } = &policy.parts().first()?.place else { return None };
+        // Without a name the policy could not be read at all.
+        let lost = !tier.is_empty() && !known.contains(&&**tier);
+        let fault = || Fault { field: field.to_string(), message: format!("there is no Tier \"{tier}\"") };
+        lost.then(|| (Arc::clone(&policy.reference), fault()))
+    };
+    policies.filter_map(missing).collect()
 }
 
 impl Reader {
