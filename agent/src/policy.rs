@@ -8,6 +8,7 @@
 mod admin;
 pub mod api;
 mod cache;
+mod calico;
 mod candidate;
 mod cilium;
 mod compile;
@@ -33,6 +34,7 @@ mod spec;
 mod tier;
 mod tri;
 
+pub use calico::{StagedEdit, missing_tiers, with_staged};
 pub use candidate::{Candidate, Edit, Laid, edited, lay};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;

@@ -17,7 +17,7 @@ use self::documents::Content;
 use self::finding::Place;
 use super::object::{Broken, Object};
 use crate::model::object::ObjectRef;
-use crate::policy::{Fault, Policy, PolicyKind};
+use crate::policy::{Fault, Policy, PolicyKind, missing_tiers};
 use crate::segment::{self, SegmentMap};
 
 mod decode;
@@ -215,6 +215,15 @@ impl Loader<'_> {
     }
 
     fn finish(mut self) -> Loaded {
+        let policies = self.loaded.objects.iter().filter_map(|object| match object {
+            Object::Policy(policy) => Some(policy),
+            _ => None,
+        });
+        for (reference, Fault { field, message }) in missing_tiers(policies) {
+            if let Some((_, place)) = self.given.get(&*reference) {
+                self.loaded.findings.push(place.error(Some(&reference), Some(field), message));
+            }
+        }
         self.loaded.findings.sort();
         self.loaded
     }

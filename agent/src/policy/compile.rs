@@ -20,8 +20,8 @@ use super::fault::{Content, Field};
 use super::given::Given;
 use super::mesh;
 use super::prefix::Prefixes;
-use super::spec::{Action, Part, Policy, Rule, Scope, Section};
-use super::tier::{CompiledPolicy, CompiledRule, CompiledSection, ConditionId, Tier};
+use super::spec::{Action, Part, Policy, Reach, Rule, Scope, Section, SetFamily};
+use super::tier::{CompiledPeer, CompiledPolicy, CompiledRule, CompiledSection, ConditionId, Tier};
 
 /// The policies of one scenario, compiled.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Compiled {
             prefixes: Prefixes::new(nets),
             conditions: Vec::new(),
             known: FxHashMap::default(),
+            known_sets: FxHashMap::default(),
             sets: &sets,
             dialect,
             sees_nodes: false,
@@ -96,6 +97,8 @@ struct Compiler<'a> {
     prefixes: Prefixes,
     conditions: Vec<Condition>,
     known: FxHashMap<Condition, ConditionId>,
+    /// What sets by labels come to, where that is certain: many rules ask for the same.
+    known_sets: FxHashMap<(SetFamily, Reach, Condition), CompiledPeer>,
     sets: &'a Sets<'a>,
     dialect: &'a Dialect,
     sees_nodes: bool,

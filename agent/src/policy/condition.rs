@@ -104,6 +104,16 @@ impl Condition {
         }
     }
 
+    /// Whether the labels of namespaces could change what it says.
+    pub(crate) fn asks_for_namespace_labels(&self) -> bool {
+        match self {
+            Self::All(terms) | Self::Any(terms) => terms.iter().any(Self::asks_for_namespace_labels),
+            Self::Not(inner) => inner.asks_for_namespace_labels(),
+            Self::NamespaceLabels(_) | Self::Value(Key::NamespaceLabel(_), _) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it asks for pods' labels alone, as a `podSelector` does.
     pub(crate) const fn is_about_pods(&self) -> bool {
         matches!(self, Self::PodLabels(_))
@@ -153,14 +163,19 @@ impl Condition {
     }
 }
 
+fn present(value: &str) -> Option<&str> {
+    Some(value).filter(|value| !value.is_empty())
+}
+
 impl Key {
     fn value(&self, bearer: Bearer<'_>, facts: &ClusterFacts, test: impl Fn(Option<&str>) -> bool) -> Tri {
         let missing = |field: &Field, fact| Tri::field(&Field::lacking(Arc::clone(field.path()), fact));
         match self {
             Self::Label(key) => test(bearer.labels.get(key)).into(),
             Self::NamespaceLabel(key) => test(bearer.namespace_labels.get(key)).into(),
-            Self::NamespaceName => test(Some(bearer.namespace)).into(),
-            Self::ServiceAccount => test(Some(bearer.service_account)).into(),
+            // What stands for a pod may be in no namespace.
+            Self::NamespaceName => test(present(bearer.namespace)).into(),
+            Self::ServiceAccount => test(present(bearer.service_account)).into(),
             Self::ServiceAccountLabel(key, field) => {
                 let account = (Arc::clone(bearer.namespace), Arc::clone(bearer.service_account));
                 match facts.service_account_labels.as_ref().map(|known| known.get(&account)) {

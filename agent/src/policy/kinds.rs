@@ -7,6 +7,7 @@ use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};
 
 use super::admin;
+use super::calico;
 use super::cilium;
 use super::fault::{Fault, Field};
 use super::istio;
@@ -112,6 +113,19 @@ impl PolicyKind {
             read: cilium::read_group,
             unreadable: |_, field| cilium::unreadable_group(field),
         },
+        Self {
+            name: calico::NETWORK_POLICY,
+            ..of_calico("NetworkPolicy", true, calico::read_network, calico::unreadable)
+        },
+        of_calico("GlobalNetworkPolicy", false, calico::read_global, |_, field| {
+            calico::unreadable(Scope::Cluster, field)
+        }),
+        of_calico("Tier", false, calico::read_tier, calico::unreadable_tier),
+        of_calico("NetworkSet", true, calico::read_set, calico::unreadable_set),
+        of_calico("GlobalNetworkSet", false, calico::read_global_set, calico::unreadable_set),
+        of_calico("StagedNetworkPolicy", true, calico::read_staged_network, unreadable_staged),
+        of_calico("StagedGlobalNetworkPolicy", false, calico::read_staged_global, unreadable_staged),
+        of_calico("StagedKubernetesNetworkPolicy", true, calico::read_staged_kubernetes, unreadable_staged),
     ];
 
     /// Reads an object of this kind. Fields that it does not have, of metadata and status, are left in `unknown`;
@@ -123,6 +137,22 @@ impl PolicyKind {
         let read = (self.read)(value, unknown);
         read.map_err(|TypeFault { field, message }| Fault { field, message })
     }
+}
+
+/// A kind of Calico's. Its other group is what its API server keeps them in; there, names have their tier's prefix.
+const fn of_calico(
+    kind: &'static str,
+    namespaced: bool,
+    read: fn(&Value, &mut Vec<String>) -> Result<Policy, TypeFault>,
+    unreadable: fn(Scope, &Field) -> Contents,
+) -> PolicyKind {
+    let api_versions = &["projectcalico.org/v3", "crd.projectcalico.org/v1"];
+    PolicyKind { kind, name: kind, api_versions, namespaced, read, unreadable }
+}
+
+/// What would be changed is not known; nothing is in force.
+fn unreadable_staged(_: Scope, _: &Field) -> Contents {
+    Contents::Staged(None)
 }
 
 /// What an object of a kind may be of which nothing could be read.

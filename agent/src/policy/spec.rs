@@ -10,6 +10,7 @@ use crate::model::edge::{Direction, Protocol};
 use crate::model::labels::Labels;
 use crate::model::object::ObjectRef;
 
+use super::calico::StagedEdit;
 use super::condition::Condition;
 use super::fault::{Content, Fault, Field, Lack};
 use super::given::Given;
@@ -47,6 +48,8 @@ pub(crate) enum Contents {
     Set(AddressSet),
     /// Where policies of other objects stand.
     Tier(TierSettings),
+    /// What it would change, were it in force.
+    Staged(Option<StagedEdit>),
 }
 
 /// A subject, and the rules for it.

@@ -3,6 +3,9 @@
 mod admin;
 mod admin_properties;
 mod build;
+mod calico;
+mod calico_faults;
+mod calico_properties;
 mod cilium;
 mod cilium_properties;
 mod explanation;

@@ -134,6 +134,13 @@ pub(super) fn known_kind(name: &str) -> Option<Kind> {
     kinds_named(name).next()
 }
 
+/// The same, and of several the one that is in one of these versions.
+pub(super) fn likely_kind(name: &str, api_versions: &[&str]) -> Option<Kind> {
+    let versions = |kind: &Kind| kind.policy().map_or(&[][..], |policy| policy.api_versions);
+    let named = |kind: &Kind| versions(kind).iter().any(|version| api_versions.contains(version));
+    kinds_named(name).find(named).or_else(|| known_kind(name))
+}
+
 /// The group of an `apiVersion`; empty for the core group.
 fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decode::known_kind;
+use super::decode::{known_kind, likely_kind};
 use super::finding::Place;
 use crate::cluster::object::{Broken, EndpointSlice, Object};
 use crate::model::object::ObjectRef;
@@ -99,8 +99,9 @@ pub(super) fn from_text(text: &str, place: &Place, default_namespace: Option<&st
         _ => None,
     };
     let name = metadata_value(text, "name").filter(|_| single);
+    let api_versions: Vec<&str> = values_of(text, "apiVersion").collect();
     let objects = kinds.into_iter().map(|kind| {
-        if let Some(policy_kind) = known_kind(kind).and_then(|kind| kind.policy()) {
+        if let Some(policy_kind) = likely_kind(kind, &api_versions).and_then(|kind| kind.policy()) {
             let message = "the document cannot be parsed";
             let fault = || Fault { field: "spec".to_owned(), message: message.to_owned() };
             let policy = match (namespace, name) {

@@ -224,9 +224,11 @@ fn bad_input_is_named_by_file_document_object_and_field() {
 fn a_document_that_cannot_be_parsed_takes_no_other_with_it() {
     let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: p\n  namespace: x\nspec: {podSelector: {}\n";
     let no_namespace = policy.replace("  namespace: x\n", "");
+    let of_calico = policy.replace("networking.k8s.io/v1", "projectcalico.org/v3");
     let pod = "kind: Pod\nmetadata:\n  name: b\n  namespace: x\nstatus:\n  podIP: 192.0.2.2\nspec: [\n";
     for (case, broken, expected) in [
         ("a policy", policy, "NetworkPolicy/x/p"),
+        ("another policy called so", &of_calico, "NetworkPolicy.projectcalico.org/x/p"),
         ("a policy without a namespace", &no_namespace, "anywhere NetworkPolicy/document 2 of a.yaml"),
         (
             "a policy in flow style",
@@ -313,20 +315,63 @@ fn what_is_given_twice_alike_counts_once_and_otherwise_not_at_all() {
 fn unknown_kinds_are_counted_and_policies_among_them_are_warned_of() {
     let loaded = yaml(
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n---\n\
-         {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: c}}\n---\n\
+         {apiVersion: extensions/v1beta1, kind: NetworkPolicy, metadata: {name: c}}\n---\n\
          {apiVersion: cilium.io/v2, kind: CiliumLocalRedirectPolicy, metadata: {name: d}}\n---\n\
          replicas: 3\n---\n- a list\n",
     );
     let skipped: Vec<String> = loaded.skipped.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     assert_eq!(
         skipped,
-        ["(no kind) 2", "CiliumLocalRedirectPolicy 1", "ConfigMap 2", "NetworkPolicy.projectcalico.org 1"]
+        ["(no kind) 2", "CiliumLocalRedirectPolicy 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]
     );
     let (objects, findings) = shown(&loaded);
     assert_eq!(objects, Vec::<String>::new());
     assert_eq!(findings.len(), 4, "{findings:?}");
-    assert!(findings[0].contains("NetworkPolicy.projectcalico.org \"c\" is a policy that is not judged yet"));
+    assert!(findings[0].contains("NetworkPolicy.extensions \"c\" is a policy that is not judged yet"));
     assert!(findings[2].contains("has no kind: it is not a Kubernetes object"), "{findings:?}");
+}
+
+#[test]
+fn policies_of_calico_are_told_from_others_and_must_be_in_a_tier_that_exists() {
+    let policy = |version: &str, kind: &str, name: &str, tier: &str| {
+        format!(
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}, namespace: x}}, spec: {{tier: {tier}, \
+             types: [Ingress]}}}}\n---\n"
+        )
+    };
+    let loaded = yaml(&format!(
+        "{}{}{}{}{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: a, namespace: x}}}}",
+        policy("projectcalico.org/v3", "NetworkPolicy", "a", "default"),
+        policy("crd.projectcalico.org/v1", "NetworkPolicy", "none.b", "none"),
+        policy("projectcalico.org/v3", "NetworkPolicy", "some.c", "some"),
+        "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: some}, spec: {order: 1}}\n---\n",
+    ));
+    let (objects, findings) = shown(&loaded);
+    let calico = "NetworkPolicy.projectcalico.org/x";
+    assert_eq!(
+        objects,
+        [
+            &format!("{calico}/a"),
+            &format!("{calico}/none.b"),
+            &format!("{calico}/some.c"),
+            "anywhere Tier/some",
+            "NetworkPolicy/x/a"
+        ]
+    );
+    let expected = "error: a.yaml:3 (document 2): NetworkPolicy.projectcalico.org x/none.b: spec.tier: there is no Tier \"none\"";
+    assert_eq!(findings, [expected]);
+}
+
+#[test]
+fn staged_policies_are_listed_as_not_in_force() {
+    let loaded = yaml(
+        "{apiVersion: projectcalico.org/v3, kind: StagedKubernetesNetworkPolicy, metadata: {name: a, namespace: x}, \
+         spec: {podSelector: {}, policyTypes: [Ingress], stagedAction: Set}}",
+    );
+    let (objects, findings) = shown(&loaded);
+    assert_eq!(objects, ["StagedKubernetesNetworkPolicy/x/a"]);
+    let expected = "is not in force: staged: it would replace NetworkPolicy/x/a";
+    assert!(findings.len() == 1 && findings[0].ends_with(expected), "{findings:?}");
 }
 
 #[test]

@@ -133,7 +133,8 @@ impl Arrangement {
     /// A tier of Calico, and whether it exists.
     fn calico_tier(&self, name: &str) -> (Slot, TierKind, bool) {
         let known = self.calico.get(name);
-        let order = known.map_or_else(|| Order::new(DEFAULT_TIER), |tier| tier.order);
+        // One that does not exist may be before all others.
+        let order = known.map_or_else(|| Order::new(f64::MIN), |tier| tier.order);
         let end = known.map_or(Action::Pass, |tier| tier.end.clone().unwrap_or(Action::Pass));
         let slot = Slot { group: Group::Network, order, name: name.into(), layer: Layer::Calico };
         let exists = known.is_some_and(|tier| tier.end.is_ok());
@@ -167,6 +168,11 @@ fn sort_name(policy: &Policy, part: &Part, in_calico: bool) -> Arc<str> {
         // Before 1970 is no object older than another.
         Place::Mesh(MeshStage::PeerAuthentication { created, .. }) => {
             format!("{:020} {}", created.max(0), policy.reference.name).into()
+        }
+        // As crd.projectcalico.org has it.
+        Place::Calico { ref tier, .. } => {
+            let (tier, name) = (format!("{tier}."), &policy.reference.name);
+            if name.starts_with(&tier) { Arc::clone(name) } else { format!("{tier}{name}").into() }
         }
         _ => Arc::clone(&policy.reference.name),
     }

@@ -32,7 +32,7 @@ impl<'a> Sets<'a> {
         let in_force = policies.iter().filter(|policy| policy.force == Force::InForce);
         let set = |policy: &'a Arc<Policy>| match &policy.contents {
             Contents::Set(set) => Some(set),
-            Contents::Parts(_) | Contents::Tier(_) => None,
+            Contents::Parts(_) | Contents::Tier(_) | Contents::Staged(_) => None,
         };
         Self { sets: in_force.filter_map(set).collect(), facts }
     }
@@ -171,6 +171,24 @@ impl Compiler<'_> {
     }
 
     fn sets(&mut self, wanted: &SetMatch, own: Own<'_>) -> CompiledPeer {
+        let key = match &wanted.which {
+            SetName::Labelled { sets, namespaces: None } if wanted.except.is_empty() => {
+                (wanted.family, wanted.reach, sets.in_namespace(own))
+            }
+            _ => return self.find_sets(wanted, own).0,
+        };
+        if let Some(known) = self.known_sets.get(&key) {
+            return known.clone();
+        }
+        let (peer, certain) = self.find_sets(wanted, own);
+        if certain {
+            self.known_sets.insert(key, peer.clone());
+        }
+        peer
+    }
+
+    /// The sets that are meant, and whether no field of the rule is named for it.
+    fn find_sets(&mut self, wanted: &SetMatch, own: Own<'_>) -> (CompiledPeer, bool) {
         let mut broken = None;
         let (mut nets, mut names) = (Vec::new(), Vec::new());
         let mut found = false;
@@ -188,6 +206,10 @@ impl Compiler<'_> {
             nets.extend(&set.nets);
             names.extend(set.names.iter().cloned());
         }
+        if let (SetName::Labelled { .. }, false, None) = (&wanted.which, found, &broken) {
+            return (CompiledPeer::Any(Vec::new()), true);
+        }
+        let certain = broken.is_none() && names.is_empty();
         let text = match &wanted.which {
             SetName::Named(name) if !found => {
                 // What it would hold is not known.
@@ -199,10 +221,10 @@ impl Compiler<'_> {
         };
         let blocks = self.block_set((text, wanted.reach), nets, wanted.except.clone(), broken);
         if names.is_empty() {
-            return blocks;
+            return (blocks, certain);
         }
         let named = names.iter().map(|name| self.named(name, &wanted.field));
-        CompiledPeer::Any([blocks].into_iter().chain(named.collect::<Vec<_>>()).collect())
+        (CompiledPeer::Any([blocks].into_iter().chain(named.collect::<Vec<_>>()).collect()), false)
     }
 
     /// Whether a set is one of those that are meant.
@@ -215,6 +237,10 @@ impl Compiler<'_> {
             SetName::Named(name) => return (*name == set.name).into(),
             SetName::Labelled { sets, namespaces } => (sets, namespaces),
         };
+        // Nothing of it could be read, its labels neither.
+        if let (true, Some(broken)) = (set.name.is_empty(), &set.broken) {
+            return Tri::field(broken);
+        }
         let no_labels = Labels::default();
         let nowhere: Arc<str> = "".into();
         let facts = self.sets.facts;
@@ -239,7 +265,17 @@ impl Compiler<'_> {
                 }
             }
         };
-        in_namespace.and(|| sets.in_namespace(own).holds(bearer(&no_labels), facts))
+        in_namespace.and(|| {
+            let sets = sets.in_namespace(own);
+            let labels = facts.namespace_labels.as_ref().zip(set.namespace.as_ref());
+            match labels.map(|(known, namespace)| known.get(namespace)) {
+                Some(labels) => sets.holds(bearer(labels.unwrap_or(&no_labels)), facts),
+                None if set.namespace.is_some() && sets.asks_for_namespace_labels() => {
+                    Tri::field(&wanted.field)
+                }
+                None => sets.holds(bearer(&no_labels), facts),
+            }
+        })
     }
 
     fn api_server(&mut self, field: &Field) -> CompiledPeer {
