@@ -208,7 +208,7 @@ impl Follower {
     }
 
     fn decode(&self, raw: Raw) -> (Option<Object>, Vec<Finding>) {
-        decode_api(&self.kind.api_version(), self.kind.name, raw.value)
+        decode_api(&self.kind.api_version(), self.kind.kind, raw.value)
     }
 
     fn reference(&self, raw: &Raw) -> ObjectRef {

@@ -5,7 +5,10 @@ use kube::core::ApiResource;
 /// A kind that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
+    /// As references show it: with its group where another kind is called so too.
     pub name: &'static str,
+    /// As the API has it.
+    pub kind: &'static str,
     /// Empty for the core group.
     pub group: &'static str,
     pub version: &'static str,
@@ -18,7 +21,7 @@ pub struct Kind {
 }
 
 const fn built_in(name: &'static str, group: &'static str, plural: &'static str) -> Kind {
-    Kind { name, group, version: "v1", plural, optional: false, decides: false }
+    Kind { name, kind: name, group, version: "v1", plural, optional: false, decides: false }
 }
 
 const fn custom(
@@ -27,7 +30,24 @@ const fn custom(
     version: &'static str,
     plural: &'static str,
 ) -> Kind {
-    Kind { name, group, version, plural, optional: true, decides: false }
+    Kind { name, kind: name, group, version, plural, optional: true, decides: false }
+}
+
+/// A kind of Calico's, in the group in which its policies are kept; the other is a view of them.
+const fn calico(name: &'static str, plural: &'static str) -> Kind {
+    custom(name, "crd.projectcalico.org", "v1", plural).deciding()
+}
+
+const fn istio(name: &'static str, plural: &'static str) -> Kind {
+    custom(name, "security.istio.io", "v1", plural).deciding()
+}
+
+const fn cilium(name: &'static str, plural: &'static str) -> Kind {
+    custom(name, "cilium.io", "v2", plural).deciding()
+}
+
+const fn admin(name: &'static str, version: &'static str, plural: &'static str) -> Kind {
+    custom(name, "policy.networking.k8s.io", version, plural).deciding()
 }
 
 impl Kind {
@@ -39,13 +59,29 @@ impl Kind {
 
 /// Every kind that is watched, in the order in which it is asked for: what others rest on comes first. The owners
 /// of pods are not among them: see [`owners`](super::owners).
-pub const WATCHED: [Kind; 10] = [
+pub const WATCHED: [Kind; 26] = [
     built_in("Namespace", "", "namespaces"),
     built_in("Node", "", "nodes"),
     built_in("Service", "", "services"),
     built_in("EndpointSlice", "discovery.k8s.io", "endpointslices"),
     built_in("NetworkPolicy", "networking.k8s.io", "networkpolicies").deciding(),
     built_in("Pod", "", "pods"),
+    admin("ClusterNetworkPolicy", "v1alpha2", "clusternetworkpolicies"),
+    admin("AdminNetworkPolicy", "v1alpha1", "adminnetworkpolicies"),
+    admin("BaselineAdminNetworkPolicy", "v1alpha1", "baselineadminnetworkpolicies"),
+    cilium("CiliumNetworkPolicy", "ciliumnetworkpolicies"),
+    cilium("CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"),
+    cilium("CiliumCIDRGroup", "ciliumcidrgroups"),
+    calico("Tier", "tiers"),
+    Kind { kind: "NetworkPolicy", ..calico("NetworkPolicy.projectcalico.org", "networkpolicies") },
+    calico("GlobalNetworkPolicy", "globalnetworkpolicies"),
+    calico("NetworkSet", "networksets"),
+    calico("GlobalNetworkSet", "globalnetworksets"),
+    calico("StagedNetworkPolicy", "stagednetworkpolicies"),
+    calico("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies"),
+    calico("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies"),
+    istio("AuthorizationPolicy", "authorizationpolicies"),
+    istio("PeerAuthentication", "peerauthentications"),
     custom("SegmentMap", "dryfence.io", "v1alpha1", "segmentmaps"),
     custom("EdgeException", "dryfence.io", "v1alpha1", "edgeexceptions"),
     custom("PolicyCandidate", "dryfence.io", "v1alpha1", "policycandidates"),
@@ -67,7 +103,7 @@ impl Kind {
             group: self.group.to_owned(),
             version: self.version.to_owned(),
             api_version: self.api_version(),
-            kind: self.name.to_owned(),
+            kind: self.kind.to_owned(),
             plural: self.plural.to_owned(),
         }
     }
@@ -82,7 +118,7 @@ mod tests {
     fn every_kind_that_is_watched_is_one_that_is_read() {
         for kind in WATCHED {
             let object = serde_json::json!({"metadata": {"name": "a", "namespace": "b"}});
-            let (object, _) = decode_api(&kind.api_version(), kind.name, object);
+            let (object, _) = decode_api(&kind.api_version(), kind.kind, object);
             let object = object.unwrap_or_else(|| panic!("{} is not read", kind.name));
             assert_eq!(&*object.reference().kind, kind.name);
         }

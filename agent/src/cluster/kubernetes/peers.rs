@@ -162,7 +162,7 @@ impl Peers {
         self.asked.insert(address, now);
         let mut found = false;
         for raw in list.items {
-            let (Some(object), findings) = decode_api(&kind.api_version(), kind.name, raw.value) else {
+            let (Some(object), findings) = decode_api(&kind.api_version(), kind.kind, raw.value) else {
                 continue;
             };
             // Those of the own node are watched; in the node's network it is the node that has the address.

@@ -52,7 +52,7 @@ async fn list(client: &Client, kind: Kind) -> Result<(Vec<Object>, Vec<Finding>)
     loop {
         let page = api.list(&params).await?;
         for raw in page.items {
-            let (object, found) = decode_api(&kind.api_version(), kind.name, raw.value);
+            let (object, found) = decode_api(&kind.api_version(), kind.kind, raw.value);
             objects.extend(object);
             findings.extend(found);
         }
