@@ -60,6 +60,9 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let source = source::follow(&args.source, connection, &gates)?;
     let gaps = source.watches.as_ref().map(Watches::gaps);
     index.set_gaps(gaps.unwrap_or_default());
+    if source.questions.is_some() {
+        index.ask_for_peers();
+    }
     let notes = Vec::from_iter(args.capture.accounting_note());
     let nat = Nat::follow(!args.capture.no_conntrack);
     let host = host::follow().await?;
@@ -74,6 +77,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         published,
         figures: Default::default(),
         watches: source.watches,
+        peers: source.questions,
         keep: args.judging.keep(),
         since,
         cluster: args.source.cluster_name,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod agent;
+pub mod crds;
 pub mod explain;
 mod fleet;
 pub mod flows;
@@ -32,9 +33,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(Box<agent::AgentArgs>),
+    /// The CustomResourceDefinitions of PolicyCandidate, ClusterPolicyCandidate, SegmentMap and EdgeException
+    Crds(crds::Args),
     /// Why a connection is allowed or denied, rule by rule
     #[command(visible_alias = "why")]
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     /// Who opened connections to whom, and what policies say of it
     Flows(Box<flows::Args>),
     /// What a candidate would change, on what was recorded: newly denied, newly allowed, unknown
@@ -73,6 +76,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Agent(args) => agent::run(*args),
+            Command::Crds(args) => crds::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Flows(args) => flows::run(&args),
             Command::Preview(args) => preview::run(&args),

@@ -3,6 +3,7 @@
 //! Sources ([`kubernetes`], [`manifests`]) turn API objects into [`Object`]s once; the [`index`] keeps
 //! them and answers what an address was at a time.
 
+pub mod crds;
 pub mod folding;
 pub mod index;
 pub mod kubernetes;

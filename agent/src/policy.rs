@@ -6,8 +6,11 @@
 //! exactly where that could change it.
 
 mod admin;
+pub mod api;
 mod cache;
 mod calico;
+mod candidate;
+mod cilium;
 mod compile;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;
@@ -18,9 +21,11 @@ mod explain;
 mod fault;
 #[allow(dead_code, reason = "part of the form that only families to come use")]
 mod given;
+mod istio;
 mod judge;
 mod kinds;
 mod matching;
+mod mesh;
 mod nearest;
 mod network_policy;
 mod prefix;
@@ -30,6 +35,7 @@ mod tier;
 mod tri;
 
 pub use calico::{StagedEdit, missing_tiers, with_staged};
+pub use candidate::{Candidate, Edit, Laid, edited, lay};
 pub use explain::{DirectionSteps, Explanation, Outcome, PartSteps, PolicySteps, RuleStep};
 pub use fault::Fault;
 pub use judge::Judge;

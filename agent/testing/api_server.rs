@@ -127,6 +127,13 @@ impl ApiServer {
         self.shared.store().compact();
     }
 
+    /// A token of a ServiceAccount for an audience, whether or not the account is there.
+    pub(crate) fn token(&self, namespace: &str, name: &str, audience: &str) -> String {
+        let request = json!({"spec": {"audiences": [audience]}});
+        let made = self.shared.store().tokens.request(namespace, name, &request);
+        made["status"]["token"].as_str().unwrap().to_owned()
+    }
+
     /// The token is none any more.
     pub(crate) fn expire(&self, token: &str) {
         self.shared.store().tokens.expire(token);

@@ -55,7 +55,8 @@ fn expected(case: &Case, from_pod: bool) -> Effect {
         Step::Refuse => edge(false, [0, 0, 1]),
         Step::Continue => Effect { orphans: vec![orphan(packet, from_pod)], ..Effect::default() },
         Step::Abort | Step::Reset | Step::Close => counted(Counter::Orphan),
-        Step::Reply | Step::Unreachable => counted(Counter::OrphanReply),
+        Step::Reply => counted(Counter::OrphanReply),
+        Step::Unreachable | Step::Error => counted(Counter::ErrorOfNoEdge),
         Step::Fragment => counted(Counter::LaterFragment),
     }
 }

@@ -519,12 +519,36 @@ fn an_icmp_unreachable_refuses_what_it_quotes() {
     assert_eq!((connections(&edge), packets(&edge)), ((1, 0, 1), (1, 0)));
     assert_eq!((kernel.edges(), kernel.counted()), (2, vec![]));
     // One about a connection that nobody here opened.
-    let unknown = Connection::new(ends, 40009, 1).syn();
     let of_unknown =
         frames::icmp(3, 1, &Connection { server_port: 81, ..Connection::new(ends, 40009, 1) }.syn()[14..]);
     kernel.sent_to_pod(&frame(router, ip(ends[0]), ICMP, &of_unknown));
-    assert_eq!(kernel.counted(), [(Counter::OrphanReply, 1)]);
-    drop(unknown);
+    assert_eq!(kernel.counted(), [(Counter::ErrorOfNoEdge, 1)]);
+}
+
+#[test]
+fn an_icmp_error_counts_on_the_edge_it_quotes_whoever_sent_the_packet() {
+    let Some(mut kernel) = load() else { return };
+    for (ends, router, protocol, too_big, exceeded) in
+        [(ENDS[0], "203.0.113.1", ICMP, (3, 4), (11, 0)), (ENDS[1], "2001:db8:2::1", ICMPV6, (2, 0), (3, 0))]
+    {
+        let ([pod, other], router) = (ends.map(ip), ip(router));
+        let one = Connection::new(ends, 40000, 1000);
+        kernel.sent_by_pod(&one.syn());
+        kernel.sent_to_pod(&one.syn_ack());
+        let before = kernel.edge(&mk_key(ends, true, TCP, 80));
+        assert_eq!(before.errors, [0; 3]);
+        // What the initiator sent is too big, and so is what the responder sends, on its way from here.
+        let (asked, answered) = (one.to_server(ACK, 1001, 501, 1400), one.to_client(ACK, 501, 1001, 1400));
+        let error = |(kind, code): (u8, u8), quoted: &[u8]| frames::icmp(kind, code, &quoted[14..]);
+        kernel.sent_to_pod(&frame(router, pod, protocol, &error(too_big, &asked)));
+        kernel.sent_by_pod(&frame(pod, other, protocol, &error(too_big, &answered)));
+        kernel.sent_to_pod(&frame(router, pod, protocol, &error(exceeded, &one.syn())));
+        let edge = kernel.edge(&mk_key(ends, true, TCP, 80));
+        assert_eq!(edge.errors, [2, 1, 0]);
+        let judged = EdgeValue { errors: [0; 3], ..edge };
+        assert_eq!(judged, before, "errors are no packets of the edge, and refuse nothing");
+    }
+    assert_eq!((kernel.edges(), kernel.counted()), (2, vec![]));
 }
 
 #[test]

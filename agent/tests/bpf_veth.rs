@@ -160,6 +160,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
                 packets_to_initiator: 4,
                 bytes_to_responder: 4 * (header + 8 + 100),
                 bytes_to_initiator: 4 * (header + 8 + 100),
+                ..Counters::default()
             };
             assert_eq!(udp, expected);
             let (port, protocol) =
@@ -173,6 +174,7 @@ async fn every_kind_of_traffic_is_counted(host: &Handle, settings: Settings, mea
                 packets_to_initiator: 5,
                 bytes_to_responder: 5 * (header + 8),
                 bytes_to_initiator: 5 * (header + 8),
+                ..Counters::default()
             };
             assert_eq!(icmp, expected);
         }

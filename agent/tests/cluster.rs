@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+#[expect(dead_code, reason = "shared with the test of the whole agent; each uses its part")]
 #[path = "../testing/api_server.rs"]
 mod api_server;
 #[path = "../testing/tls.rs"]
@@ -11,12 +12,13 @@ mod tls;
 #[path = "cluster/agent.rs"]
 mod agent;
 #[path = "cluster/cluster.rs"]
-#[expect(clippy::module_inception, reason = "the cluster is what this test of the cluster has")]
 mod cluster;
 #[path = "cluster/in_time.rs"]
 mod in_time;
 #[path = "cluster/outage.rs"]
 mod outage;
+#[path = "cluster/scope.rs"]
+mod scope;
 #[path = "cluster/source.rs"]
 mod source;
 #[path = "cluster/surface.rs"]

@@ -9,8 +9,10 @@
 //!   - `cause`: which of the usual breakages it would be;
 //!   - `crossings`: for each SegmentMap that is asked, by name, `Allow`, `Violation`, `Unknown` or `Ignored`;
 //!   - `claimed`: what the guide's own text says, where its manifests contradict it.
+//!   - `request`: what is asked inside the connection, where the answer depends on it.
+//! - `finding`: what a finding in the row's manifests must say; there may be no others.
 //! - `later`: a finding that the row asks for and that nothing gives yet; it is printed.
-//! - `settings`: maps of `deploy/segments/` to judge by as well, and what is known around the edges.
+//! - `settings`: the dialect, maps of `deploy/segments/` to judge by as well, and what is known around the edges.
 //!
 //! Any line may have `says`, for the reader.
 #![expect(clippy::unwrap_used, reason = "what is read here is the test's own")]
@@ -29,9 +31,8 @@ mod fixture;
 #[path = "guides/judging.rs"]
 mod judging;
 
-/// The rows of the guides that are about NetworkPolicy or segments. The others are about families that are
-/// not judged yet (8 to 14), or about commands (21).
-const ROWS: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 18, 19, 20];
+/// The rows of the guides that are about policies or segments. The other is about commands (21).
+const ROWS: [u32; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guides")
@@ -84,13 +85,17 @@ fn explain_answers_the_same() {
         let asked: Vec<&(usize, Line)> = fixture
             .lines
             .iter()
-            .filter(|(_, line)| line.query.is_some() && line.enforced.is_some())
+            // The command is told of no requests.
+            .filter(|(_, line)| line.query.is_some() && line.enforced.is_some() && line.request.is_none())
             .collect();
         let lines: Vec<String> =
             asked.iter().filter_map(|(_, line)| Some(line.query.as_ref()?.to_string())).collect();
         fs::write(queries.path(), lines.join("\n")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dryfence"));
         command.arg("explain").arg("--queries").arg(queries.path());
+        if let Some(dialect) = &fixture.settings.dialect {
+            command.arg("--dialect").arg(dialect);
+        }
         for file in &fixture.manifests {
             command.arg("--manifests").arg(file);
         }

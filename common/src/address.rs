@@ -15,11 +15,53 @@ pub const fn mapped(octets: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// An address in words, in memory order.
+pub type Words = [u32; 4];
+
+/// Maps an IPv4 address, a word in memory order.
+#[inline(always)]
+pub const fn mapped_words(address: u32) -> Words {
+    [0, 0, u32::from_be(0xffff), address]
+}
+
+/// An address of its words.
+#[inline(always)]
+pub fn from_words(words: Words) -> Address {
+    let mut address = [0; 16];
+    for (to, from) in address.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *to = from.to_ne_bytes();
+    }
+    address
+}
+
 /// Whether an address is a mapped IPv4 address.
 #[inline(always)]
 pub fn is_mapped(address: &Address) -> bool {
     address[..12] == MAPPED
 }
+
+/// The number of a block of addresses: those of one family whose first 16 bits are the same.
+#[inline(always)]
+pub fn block(address: &Address) -> u32 {
+    match address {
+        [head @ .., a, b, _, _] if head == &MAPPED => u32::from(u16::from_be_bytes([*a, *b])),
+        [a, b, ..] => 0x1_0000 | u32::from(u16::from_be_bytes([*a, *b])),
+    }
+}
+
+/// The same of an address in two words, in memory order.
+#[inline(always)]
+pub const fn block_of_words([high, low]: [u64; 2], is_ipv4: bool) -> u32 {
+    if is_ipv4 {
+        let (low, shift) = (u64::from_be(low), 16);
+        (low >> shift) as u16 as u32
+    } else {
+        0x1_0000 | (u64::from_be(high) >> 48) as u32
+    }
+}
+
+/// How many 64-bit words have a bit for every block.
+pub const BLOCK_WORDS: u32 = 0x2_0000 / 64;
 
 /// From the standard library's type.
 pub const fn from_ip(address: IpAddr) -> Address {

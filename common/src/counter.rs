@@ -33,7 +33,7 @@ pub enum Counter {
     OrphanTableFull,
     /// The same: its interface has too many of them.
     OrphanBudgetSpent,
-    /// A reply or an error whose request we did not see.
+    /// A reply whose request we did not see.
     OrphanReply,
     /// The ring buffer was full: the edge is in the map and will be read later. Late, not lost.
     Late,
@@ -49,8 +49,10 @@ pub enum Counter {
     Dhcp,
     /// An IP protocol that is none of TCP, UDP, SCTP, ICMP, ICMPv6.
     OtherProtocol,
-    /// ICMP that is neither an echo nor an unreachable: policies do not speak of it.
+    /// ICMP that is neither an echo nor an error: policies do not speak of it.
     OtherIcmp,
+    /// An ICMP error that quotes no packet of an edge that is known here.
+    ErrorOfNoEdge,
 }
 
 /// Whether a counter says that something was lost.
@@ -69,7 +71,7 @@ pub enum Meaning {
 
 impl Counter {
     /// How many counters there are: the size of the array.
-    pub const COUNT: u32 = Self::OtherIcmp as u32 + 1;
+    pub const COUNT: u32 = Self::ErrorOfNoEdge as u32 + 1;
 
     /// Every counter, in the order of the array.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -96,6 +98,7 @@ impl Counter {
         Self::Dhcp,
         Self::OtherProtocol,
         Self::OtherIcmp,
+        Self::ErrorOfNoEdge,
     ];
 
     /// The slot in the array.
@@ -121,7 +124,8 @@ impl Counter {
             | Self::ListenerDiscovery
             | Self::Dhcp
             | Self::OtherProtocol
-            | Self::OtherIcmp => "not-judged",
+            | Self::OtherIcmp
+            | Self::ErrorOfNoEdge => "not-judged",
         }
     }
 
@@ -147,6 +151,7 @@ impl Counter {
             Self::Dhcp => "dhcp",
             Self::OtherProtocol => "other-protocol",
             Self::OtherIcmp => "other-icmp",
+            Self::ErrorOfNoEdge => "error-of-no-edge",
         }
     }
 
@@ -175,7 +180,8 @@ impl Counter {
             | Self::ListenerDiscovery
             | Self::Dhcp
             | Self::OtherProtocol
-            | Self::OtherIcmp => Meaning::NotJudged,
+            | Self::OtherIcmp
+            | Self::ErrorOfNoEdge => Meaning::NotJudged,
         }
     }
 }

@@ -137,6 +137,8 @@ pub struct EdgeValue {
     pub opened: u64,
     /// Which attempt was last accepted or refused, in the same terms, so that each counts once.
     pub answered: u64,
+    /// ICMP errors that quote one of its packets, by [`Quoting`]; also those that refuse it.
+    pub errors: [u64; 3],
     /// The VLAN id of the packet that made the edge; 0 is untagged.
     pub vlan: u16,
     /// [`BY_HANDSHAKE`], [`BY_FIRST_PACKET`], [`BY_LISTENER`] or [`BY_SERVICE`].
@@ -146,11 +148,35 @@ pub struct EdgeValue {
     pub padding: [u8; 3],
 }
 
+/// What an ICMP error says of the packet that it quotes: its place in [`EdgeValue::errors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Quoting {
+    /// Too big for the way on: the path's MTU is smaller.
+    TooBig = 0,
+    /// It was forwarded too often, or its fragments did not come in time.
+    TimeExceeded = 1,
+    /// Unreachable, redirect, parameter problem, source quench.
+    Other = 2,
+}
+
+impl Quoting {
+    /// By the error's type × 256 + code, and whether it is of ICMP for IPv4 (RFC 792) or IPv6 (RFC 4443).
+    #[inline(always)]
+    pub const fn of(error: u16, is_ipv4: bool) -> Self {
+        match (is_ipv4, error >> 8, error & 0xff) {
+            (true, 3, 4) | (false, 2, _) => Self::TooBig,
+            (true, 11, _) | (false, 3, _) => Self::TimeExceeded,
+            _ => Self::Other,
+        }
+    }
+}
+
 const _: () = {
-    assert!(size_of::<EdgeValue>() == 104 && align_of::<EdgeValue>() == 8);
+    assert!(size_of::<EdgeValue>() == 128 && align_of::<EdgeValue>() == 8);
     assert!(core::mem::offset_of!(EdgeValue, first_seen) == 56);
     assert!(core::mem::offset_of!(EdgeValue, opened) == 80);
-    assert!(core::mem::offset_of!(EdgeValue, vlan) == 96);
+    assert!(core::mem::offset_of!(EdgeValue, errors) == 96);
 };
 
 /// Names one attempt of a client: its port, and the number that its opening packet and every answer to it share

@@ -6,11 +6,15 @@
 
 mod link;
 mod network;
+mod plain;
 mod quoted;
 mod transport;
 
-use crate::address::Address;
+use crate::address::{Address, from_words};
 use crate::counter::Counter;
+
+pub use plain::{Plain, Then, is_plain_data, plain, plain_then};
+pub use quoted::quoted;
 
 /// TCP's number among IP protocols.
 pub const TCP: u8 = 6;
@@ -23,6 +27,12 @@ pub const ICMP: u8 = 1;
 /// ICMPv6's number among IP protocols.
 pub const ICMPV6: u8 = 58;
 
+/// Flags of TCP (RFC 9293, 3.1).
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
 /// Where the bytes of a packet come from.
 pub trait Bytes {
     /// How many bytes the packet has, also those that cannot be read cheaply.
@@ -31,9 +41,20 @@ pub trait Bytes {
     /// `N` bytes at `offset`; `None` where the packet ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// The same for headers that few packets have: may be slow, must be small.
+    /// The same in `N` words of 4 bytes, in memory order: what compilers see as bytes, they move one by one.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
+
+    /// The first `N` bytes, where they can be read as they lie. `None` says nothing.
+    fn head<const N: usize>(&self) -> Option<&[u8; N]>;
+
+    /// The same as [`Bytes::read`] for headers that few packets have: may be slow, must be small.
     fn read_rare<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.read(offset)
+    }
+
+    /// [`Bytes::words`] of headers that few packets have.
+    fn words_rare<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.words(offset)
     }
 
     /// The same number, but nothing is known about it any more: several ways through a loop that lead to it become
@@ -50,6 +71,15 @@ impl Bytes for [u8] {
 
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let (words, _) = self.get(offset..)?.as_chunks();
+        words.first_chunk().map(|words| words.map(u32::from_ne_bytes))
+    }
+
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.first_chunk()
     }
 }
 
@@ -89,6 +119,9 @@ pub enum Step {
     Reply,
     /// ICMP unreachable: everything else in the packet is that of the *quoted* packet.
     Unreachable,
+    /// Another ICMP error, which refuses nothing: time exceeded, packet too big, parameter problem, source quench,
+    /// redirect. Everything else in the packet is that of the *quoted* packet.
+    Error,
 }
 
 /// What an edge needs of a packet.
@@ -113,6 +146,16 @@ pub struct Packet {
     pub headers: u32,
     /// Which fragment of which datagram it is.
     pub fragment: Fragment,
+    /// The type × 256 + code of the ICMP error that quotes the packet; 0 where none does.
+    pub error: u16,
+}
+
+impl Packet {
+    /// Whether it is an ICMP error.
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        matches!(self.step, Step::Unreachable | Step::Error)
+    }
 }
 
 /// Which part of a datagram a packet is: all of it, or the first or a later one of several fragments of the datagram
@@ -160,6 +203,18 @@ impl Fragment {
 /// The counter that the packet belongs to where it makes no edge: it is broken, or nobody judges its kind.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter> {
+    let packet = read(bytes, link)?;
+    if packet.is_error() { quoted(bytes, &packet) } else { Ok(packet) }
+}
+
+/// The first of two steps, for the programs, whose verifier would not follow both at once: of an ICMP error it says who
+/// sent it to whom, and in [`Packet::number`] where the packet begins that it quotes. [`quoted`] reads that.
+///
+/// # Errors
+///
+/// As [`parse`].
+#[inline(always)]
+pub fn read<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter> {
     let frame = match link {
         Link::Ethernet => link::ethernet(bytes)?,
         Link::Ip => link::bare(bytes)?,
@@ -174,8 +229,8 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
     }
     if datagram.fragment.is_later() {
         return Ok(Packet {
-            source: datagram.source,
-            destination: datagram.destination,
+            source: from_words(datagram.source),
+            destination: from_words(datagram.destination),
             source_port: 0,
             destination_port: 0,
             protocol: datagram.protocol,
@@ -185,6 +240,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
             length: datagram.length,
             headers: (datagram.payload - frame.payload) as u32,
             fragment: datagram.fragment,
+            error: 0,
         });
     }
     let segment = match datagram.protocol {
@@ -195,21 +251,21 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
         ICMPV6 => transport::icmpv6(bytes, datagram.payload)?,
         _ => return Err(Counter::OtherProtocol),
     };
-    if segment.step == Step::Unreachable {
-        return quoted::packet(bytes, &datagram, frame.vlan);
-    }
+    let is_error = matches!(segment.step, Step::Unreachable | Step::Error);
+    let number = if is_error { (datagram.payload + quoted::ICMP_HEADER) as u32 } else { segment.number };
     Ok(Packet {
-        source: datagram.source,
-        destination: datagram.destination,
+        source: from_words(datagram.source),
+        destination: from_words(datagram.destination),
         source_port: segment.source_port,
         destination_port: segment.destination_port,
         protocol: datagram.protocol,
         step: segment.step,
         vlan: frame.vlan,
-        number: segment.number,
+        number,
         length: datagram.length,
         headers: (datagram.payload - frame.payload) as u32 + segment.header,
         fragment: datagram.fragment,
+        error: if is_error { segment.source_port } else { 0 },
     })
 }
 

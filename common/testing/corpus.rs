@@ -32,6 +32,8 @@ struct Reads {
     headers: u32,
     first_fragment_of: Option<u32>,
     later_fragment_of: Option<u32>,
+    /// Of the steps `unreachable` and `error`.
+    error: Option<u16>,
 }
 
 /// A packet and what it says, or else the reason of the counter that it belongs to.
@@ -79,6 +81,7 @@ fn packet(name: &str, reads: &Reads) -> Packet {
         "request" => Step::Request,
         "reply" => Step::Reply,
         "unreachable" => Step::Unreachable,
+        "error" => Step::Error,
         "fragment" => Step::Fragment,
         other => panic!("{name}: step {other}"),
     };
@@ -99,5 +102,6 @@ fn packet(name: &str, reads: &Reads) -> Packet {
             (None, Some(identification)) => Fragment::later(identification),
             (Some(_), Some(_)) => panic!("{name}: first and later"),
         },
+        error: reads.error.unwrap_or(0),
     }
 }

@@ -5,16 +5,22 @@
 mod corpus;
 
 use dryfence_common::counter::Counter;
-use dryfence_common::packet::parse;
+use dryfence_common::packet::{parse, plain};
 
 #[test]
 fn every_packet_of_the_corpus_is_read_as_it_says() {
     let cases = corpus::cases();
     assert!(cases.len() >= 80, "{}", cases.len());
+    let mut short = 0;
     for case in &cases {
         let read = parse(&case.bytes[..], case.link).map_err(|counter| counter.reason().to_owned());
         assert_eq!(read, case.expected, "{}", case.name);
+        if let Some(plain) = plain(&case.bytes[..], case.link) {
+            assert_eq!(Ok(plain.packet()), case.expected, "{}, the short way", case.name);
+            short += 1;
+        }
     }
+    assert!(short >= 10, "{short} packets went the short way");
 }
 
 #[test]

@@ -1,24 +1,51 @@
 //! How many edges an interface may have of each kind, so that one pod cannot take the room of all others.
 
+use core::ptr;
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{Account, Kind};
 
 use crate::maps::{ALLOWED, MADE, add, count, setting};
 
-/// Whether another edge may be made. Several CPUs that ask at once may each get a yes.
-#[inline(always)]
-pub(crate) fn has_room(account: &Account) -> bool {
-    // SAFETY: the maps' values are valid while the program runs; aligned 64-bit loads do not tear.
-    let (made, allowed) = unsafe {
-        let made = match MADE.get_ptr(account) {
-            Some(made) => made.read_volatile(),
-            None => 0,
+/// What an account has spent, and whether that leaves room for another edge.
+pub(crate) struct Room {
+    account: Account,
+    /// Null where it has spent nothing yet.
+    made: *mut u64,
+    pub(crate) is_left: bool,
+}
+
+impl Room {
+    /// Several CPUs that ask at once may each get the last place.
+    #[inline(always)]
+    pub(crate) fn of(account: Account) -> Self {
+        let made = MADE.get_ptr_mut(account).unwrap_or(ptr::null_mut());
+        // SAFETY: the maps' values are valid while the program runs; aligned 64-bit loads do not tear.
+        let (spent, allowed) = unsafe {
+            // Less than the budget where the agent made edges.
+            (if made.is_null() { 0 } else { made.read_volatile() }, ALLOWED.get(account).copied())
         };
-        // Less than the budget where the agent made edges.
-        (made, ALLOWED.get(account).copied())
-    };
-    made < allowed.unwrap_or_else(|| budget(account.kind))
+        let is_left = spent < allowed.unwrap_or_else(|| budget(account.kind));
+        Self { account, made, is_left }
+    }
+
+    /// Notes that an edge was made. Where there is no room for the note, the edge is free: the edge map bounds it.
+    #[inline(always)]
+    pub(crate) fn charge(self) {
+        let mut made = self.made;
+        if made.is_null() {
+            if MADE.insert(self.account, 1, u64::from(BPF_NOEXIST)).is_ok() {
+                return;
+            }
+            // Another CPU was faster.
+            made = MADE.get_ptr_mut(self.account).unwrap_or(ptr::null_mut());
+        }
+        if !made.is_null() {
+            // SAFETY: as in `of`.
+            unsafe { add(made, 1) };
+        }
+    }
 }
 
 #[inline(always)]
@@ -28,18 +55,6 @@ fn budget(kind: u32) -> u64 {
         1 => setting!(budget_cluster),
         _ => setting!(budget_outside),
     })
-}
-
-/// Notes that an edge was made. Where there is no room for the note, the edge is free: the edge map bounds it.
-#[inline(always)]
-pub(crate) fn charge(account: &Account) {
-    if MADE.get_ptr(account).is_none() && MADE.insert(account, 1, u64::from(BPF_NOEXIST)).is_ok() {
-        return;
-    }
-    if let Some(made) = MADE.get_ptr_mut(account) {
-        // SAFETY: as in `has_room`.
-        unsafe { add(made, 1) };
-    }
 }
 
 /// Counts an attempt that went to the overflow edge.

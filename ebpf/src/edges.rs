@@ -1,13 +1,16 @@
 //! What happens to an edge. Counters only grow, by atomic adds: several CPUs meet on one edge.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use core::ptr::{self, NonNull};
+
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
+use dryfence_common::address::is_mapped;
 use dryfence_common::counter::Counter;
-use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, attempt};
+use dryfence_common::edge::{BY_FIRST_PACKET, BY_HANDSHAKE, EdgeKey, EdgeValue, NewEdge, Quoting, attempt};
 use dryfence_common::packet::{Packet, SCTP, Step, TCP, UDP};
 
-use crate::bounds::{charge, count_over, has_room};
+use crate::bounds::{Room, count_over};
 use crate::ends::Ends;
-use crate::maps::{EDGES, FIRST, NEW_EDGES, add, count, setting};
+use crate::maps::{EDGES, FIRST, NEW_EDGES, add, count, now, setting};
 
 /// Negative error numbers of `bpf_map_update_elem`.
 const EEXIST: i32 = -17;
@@ -19,7 +22,19 @@ pub(crate) struct Arrival {
     /// Segments that a GSO packet stands for; 1 for any other.
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
-    pub(crate) vlan: u16,
+}
+
+impl Arrival {
+    #[inline(always)]
+    pub(crate) fn new(skb: &__sk_buff, length: u32, headers: u32, stands_for: u32) -> Self {
+        let packets = if skb.gso_segs > 1 { skb.gso_segs } else { 1 };
+        let bytes = u64::from(length) + u64::from(packets - 1) * u64::from(headers);
+        Self {
+            at: now(),
+            packets: u64::from(packets) * u64::from(stands_for),
+            bytes: bytes * u64::from(stands_for),
+        }
+    }
 }
 
 /// What a packet is to its edge, which it makes if there is none.
@@ -54,11 +69,7 @@ pub(crate) fn step(ends: &mut Ends, by: By, attempt: u64, arrival: &Arrival) {
         By::Acceptance => edge.accept_once(attempt),
         By::Refusal => edge.refuse_once(attempt),
     }
-    if by.initiates() {
-        edge.to_responder(arrival);
-    } else {
-        edge.to_initiator(arrival);
-    }
+    edge.count(by.initiates(), arrival);
 }
 
 /// A packet of a connection that is open. Whether its sender is the initiator; `None` where no edge is found.
@@ -68,24 +79,16 @@ pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
     let packet = ends.packet();
     let is_abort = packet.step == Step::Abort;
     if initiated {
-        // Where answers never cross this interface (`bpf_redirect_peer` passes it by), the initiator's first packet
-        // after its SYN proves that there was one. Where they do, the SYN-ACK was counted.
-        if !is_abort && !edge.was_heard() {
-            let attempt = ends.attempt(attempt(packet.source_port, packet.number), true);
-            if edge.opened() == attempt {
-                edge.accept_once(attempt);
-            }
+        if !is_abort {
+            edge.go_on(ends.attempt(attempt(packet.source_port, packet.number), true));
         }
-        edge.to_responder(arrival);
-    } else {
-        if is_abort {
-            let attempt = ends.attempt(attempt(packet.destination_port, packet.number), false);
-            if edge.opened() == attempt {
-                edge.refuse_once(attempt);
-            }
+    } else if is_abort {
+        let attempt = ends.attempt(attempt(packet.destination_port, packet.number), false);
+        if edge.opened() == attempt {
+            edge.refuse_once(attempt);
         }
-        edge.to_initiator(arrival);
     }
+    edge.count(initiated, arrival);
     Some(initiated)
 }
 
@@ -93,13 +96,16 @@ pub(crate) fn go_on(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
 #[inline(always)]
 fn find_open(ends: &mut Ends) -> Option<(Edge, bool)> {
     let lower_responds = ends.packet().destination_port <= ends.packet().source_port;
+    let mut was_missed = ends.was_missed();
+    ends.fold();
     for _ in 0..2 {
         for initiated in [lower_responds, !lower_responds] {
-            if let Some(edge) = Edge::find(ends.edge(initiated)) {
+            if !was_missed && let Some(edge) = Edge::find(ends.edge(initiated)) {
                 return Some((edge, initiated));
             }
+            was_missed = false;
         }
-        if !ends.fold() {
+        if !ends.unfold() {
             break;
         }
     }
@@ -129,6 +135,7 @@ pub(crate) fn datagram(ends: &mut Ends, arrival: &Arrival) -> Option<bool> {
 #[inline(always)]
 fn find_datagrams(ends: &mut Ends, arrival: &Arrival) -> Option<(Edge, bool)> {
     let Packet { source_port, destination_port, .. } = *ends.packet();
+    ends.fold();
     for _ in 0..2 {
         // The likelier first: with the lower port on the other side, its edge comes before the one the other way.
         let mut own = None;
@@ -154,7 +161,7 @@ fn find_datagrams(ends: &mut Ends, arrival: &Arrival) -> Option<(Edge, bool)> {
         if let Some(edge) = own {
             return Some((edge, true));
         }
-        if !ends.fold() {
+        if !ends.unfold() {
             break;
         }
     }
@@ -180,18 +187,28 @@ pub(crate) fn reply(ends: &mut Ends, arrival: &Arrival) -> bool {
     true
 }
 
-/// An ICMP unreachable for a packet of an edge: refuses the last attempt, if that is what it quotes. Of TCP it
-/// must be the SYN itself: a route may also vanish under an open connection.
+/// An ICMP error for a packet of an edge, whoever sent that. An unreachable refuses the last attempt, if that is what it
+/// quotes. Of TCP it must be the SYN itself: a route may also vanish under an open connection.
 #[inline(always)]
-pub(crate) fn unreachable(ends: &mut Ends) -> bool {
-    let Packet { source_port, number, protocol, .. } = *ends.packet();
+pub(crate) fn error(ends: &mut Ends) -> bool {
+    let Packet { source, source_port, number, protocol, step, error, .. } = *ends.packet();
     let quoted = attempt(source_port, number);
-    if Edge::find(ends.edge(false)).is_some() {
-        return true;
+    let says = Quoting::of(error, is_mapped(&source));
+    ends.fold();
+    for _ in 0..2 {
+        if let Some(edge) = Edge::find(ends.edge(false)) {
+            edge.error(says);
+            return true;
+        }
+        if !ends.unfold() {
+            break;
+        }
     }
-    let Some(edge) = find(ends, true) else { return Edge::find(ends.edge(false)).is_some() };
+    let Some(edge) = find(ends, true) else { return false };
+    edge.error(says);
     let opened = edge.opened();
-    if opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP) {
+    if step == Step::Unreachable && (opened == ends.attempt(quoted, true) || !matches!(protocol, TCP | SCTP))
+    {
         edge.refuse_once(opened);
     }
     true
@@ -201,21 +218,18 @@ pub(crate) fn unreachable(ends: &mut Ends) -> bool {
 #[inline(always)]
 pub(crate) fn piece(ends: &mut Ends, initiated: bool, arrival: &Arrival) -> bool {
     let Some(edge) = find(ends, initiated) else { return false };
-    if initiated {
-        edge.to_responder(arrival);
-    } else {
-        edge.to_initiator(arrival);
-    }
+    edge.count(initiated, arrival);
     true
 }
 
 /// The edge: exact, folded, or the overflow edge.
 #[inline(always)]
 fn find(ends: &mut Ends, initiated: bool) -> Option<Edge> {
+    ends.fold();
     if let Some(edge) = Edge::find(ends.edge(initiated)) {
         return Some(edge);
     }
-    if ends.fold()
+    if ends.unfold()
         && let Some(edge) = Edge::find(ends.edge(initiated))
     {
         return Some(edge);
@@ -224,30 +238,34 @@ fn find(ends: &mut Ends, initiated: bool) -> Option<Edge> {
 }
 
 /// The edge, if it exists, and the attempt as that edge tells it from others. If not, it is made, and there is
-/// nothing left to add. The exact edge comes before the folded one, so that what the cluster talks among itself
-/// needs one lookup; beyond the budget it is the overflow edge.
+/// nothing left to add. Beyond the budget it is the overflow edge.
 #[inline(always)]
 fn find_or_insert(ends: &mut Ends, by: By, attempt: u64, arrival: &Arrival) -> Option<(Edge, u64)> {
     let initiated = by.initiates();
-    let mut edge = Edge::find(ends.edge(initiated));
-    if edge.is_none() && ends.fold() {
+    ends.fold();
+    let mut edge = if ends.was_missed() { None } else { Edge::find(ends.edge(initiated)) };
+    if edge.is_none() && ends.unfold() {
         edge = Edge::find(ends.edge(initiated));
+        if edge.is_none() {
+            ends.fold();
+        }
     }
     if edge.is_some() {
         return edge.map(|edge| (edge, ends.attempt(attempt, initiated)));
     }
-    let account = ends.account(initiated);
-    let has_room = has_room(&account);
-    if !has_room {
+    let room = Room::of(ends.account(initiated));
+    if room.is_left {
+        ends.edge(initiated);
+    } else {
         edge = Edge::find(ends.overflow(initiated));
     }
     let attempt = ends.attempt(attempt, initiated);
-    if !has_room && initiated && edge.is_none_or(|edge| edge.opened() != attempt) {
+    if !room.is_left && initiated && edge.is_none_or(|edge| edge.opened() != attempt) {
         count_over(ends.kind(initiated));
     }
     if edge.is_none() {
         match insert(ends, by, attempt, arrival) {
-            Inserted::Made if has_room => charge(&account),
+            Inserted::Made if room.is_left => room.charge(),
             Inserted::Raced => edge = Edge::find(ends.named()),
             Inserted::Made | Inserted::Lost => {}
         }
@@ -297,7 +315,7 @@ fn first<'a>(ends: &Ends, by: By, attempt: u64, arrival: &Arrival) -> Option<&'a
     let first = unsafe { &mut *first };
     *first = EdgeValue::default();
     first.first_seen = arrival.at;
-    first.vlan = arrival.vlan;
+    first.vlan = ends.packet().vlan;
     let initiated = by.initiates();
     first.kind = ends.kind(initiated) as u8;
     first.oriented_by = if ends.named().protocol == UDP { BY_FIRST_PACKET } else { BY_HANDSHAKE };
@@ -338,37 +356,38 @@ fn hint(key: &EdgeKey, at: u64) {
     }
 }
 
-/// A value of the map, shared with every CPU.
+/// A value of the map, shared with every CPU. Never null, so that `None` is null and nothing beside it: older verifiers
+/// refuse to read what a compiler put aside of a value that is none.
 #[derive(Clone, Copy)]
-struct Edge(*mut EdgeValue);
+pub(crate) struct Edge(NonNull<EdgeValue>);
 
 impl Edge {
     #[inline(always)]
-    fn find(key: &EdgeKey) -> Option<Self> {
-        EDGES.get_ptr_mut(key).map(Self)
+    pub(crate) fn find(key: &EdgeKey) -> Option<Self> {
+        NonNull::new(EDGES.get_ptr_mut(key).unwrap_or(ptr::null_mut())).map(Self)
     }
 
     #[inline(always)]
-    fn opened(self) -> u64 {
+    pub(crate) fn opened(self) -> u64 {
         // SAFETY: the map's value is valid while the program runs; aligned 64-bit loads do not tear.
-        unsafe { (&raw const (*self.0).opened).read_volatile() }
+        unsafe { (&raw const (*self.0.as_ptr()).opened).read_volatile() }
     }
 
     /// Whether the responder was ever heard here.
     #[inline(always)]
     fn was_heard(self) -> bool {
         // SAFETY: as in `opened`.
-        unsafe { (&raw const (*self.0).packets_to_initiator).read_volatile() != 0 }
+        unsafe { (&raw const (*self.0.as_ptr()).packets_to_initiator).read_volatile() != 0 }
     }
 
     /// Whether a datagram now still belongs to what was said before, as conntrack sees it.
     #[inline(always)]
-    fn is_active(self, at: u64) -> bool {
+    pub(crate) fn is_active(self, at: u64) -> bool {
         // SAFETY: as in `opened`.
         let (to_responder, to_initiator) = unsafe {
             (
-                (&raw const (*self.0).last_to_responder).read_volatile(),
-                (&raw const (*self.0).last_to_initiator).read_volatile(),
+                (&raw const (*self.0.as_ptr()).last_to_responder).read_volatile(),
+                (&raw const (*self.0.as_ptr()).last_to_initiator).read_volatile(),
             )
         };
         let timeout = if to_responder != 0 && to_initiator != 0 {
@@ -381,6 +400,16 @@ impl Edge {
         at <= last || at - last <= timeout
     }
 
+    /// A packet of an open connection from its initiator. Where answers never cross this interface
+    /// (`bpf_redirect_peer` passes it by), the first after the SYN proves that there was one. Where they do, the SYN-ACK
+    /// was counted.
+    #[inline(always)]
+    pub(crate) fn go_on(self, attempt: u64) {
+        if !self.was_heard() && self.opened() == attempt {
+            self.accept_once(attempt);
+        }
+    }
+
     /// A datagram from the initiator. A time as `attempt` is one only after silence; anything else says which
     /// target of an overflow edge it goes to.
     #[inline(always)]
@@ -391,8 +420,8 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn attempt_once(self, attempt: u64) {
-        let value = self.0;
+    pub(crate) fn attempt_once(self, attempt: u64) {
+        let value = self.0.as_ptr();
         if self.opened() != attempt {
             // SAFETY: as in `opened`.
             unsafe {
@@ -403,10 +432,10 @@ impl Edge {
     }
 
     #[inline(always)]
-    fn accept_once(self, attempt: u64) {
+    pub(crate) fn accept_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
-            unsafe { add(&raw mut (*self.0).accepted, 1) };
+            unsafe { add(&raw mut (*self.0.as_ptr()).accepted, 1) };
         }
     }
 
@@ -414,7 +443,21 @@ impl Edge {
     fn refuse_once(self, attempt: u64) {
         if self.answer(attempt) {
             // SAFETY: as in `opened`.
-            unsafe { add(&raw mut (*self.0).refused, 1) };
+            unsafe { add(&raw mut (*self.0.as_ptr()).refused, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn error(self, says: Quoting) {
+        // SAFETY: as in `opened`.
+        unsafe {
+            let errors = &raw mut (*self.0.as_ptr()).errors;
+            // Each by a number that is fixed: the verifier knows where it adds.
+            match says {
+                Quoting::TooBig => add(&raw mut (*errors)[0], 1),
+                Quoting::TimeExceeded => add(&raw mut (*errors)[1], 1),
+                Quoting::Other => add(&raw mut (*errors)[2], 1),
+            }
         }
     }
 
@@ -423,7 +466,7 @@ impl Edge {
     fn answer(self, attempt: u64) -> bool {
         // SAFETY: as in `opened`.
         unsafe {
-            let answered = &raw mut (*self.0).answered;
+            let answered = &raw mut (*self.0.as_ptr()).answered;
             let is_new = answered.read_volatile() != attempt;
             if is_new {
                 answered.write_volatile(attempt);
@@ -433,8 +476,17 @@ impl Edge {
     }
 
     #[inline(always)]
+    pub(crate) fn count(self, initiated: bool, arrival: &Arrival) {
+        if initiated {
+            self.to_responder(arrival);
+        } else {
+            self.to_initiator(arrival);
+        }
+    }
+
+    #[inline(always)]
     fn to_responder(self, arrival: &Arrival) {
-        let value = self.0;
+        let value = self.0.as_ptr();
         // SAFETY: as in `opened`. The time is a plain store: the last of two CPUs wins, both are right.
         unsafe {
             add(&raw mut (*value).packets_to_responder, arrival.packets);
@@ -445,7 +497,7 @@ impl Edge {
 
     #[inline(always)]
     fn to_initiator(self, arrival: &Arrival) {
-        let value = self.0;
+        let value = self.0.as_ptr();
         // SAFETY: as in `to_responder`.
         unsafe {
             add(&raw mut (*value).packets_to_initiator, arrival.packets);

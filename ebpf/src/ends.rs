@@ -1,19 +1,21 @@
 //! The two ends of a packet as edges name them: the pod's own, and the other one, which may be folded.
 
-use core::arch::asm;
+use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::lpm_trie::Key;
-use dryfence_common::address::{Address, prefix};
+use dryfence_common::address::{Address, block, prefix};
 use dryfence_common::edge::{Account, EdgeKey, FOLDED_SHIFT, Kind, LOCAL_INITIATED, OVERFLOW, attempt_among};
 use dryfence_common::orphan::OrphanKey;
 use dryfence_common::packet::{Packet, SCTP, TCP};
 
-use crate::maps::RANGES;
+use crate::maps::{BLOCKS, RANGES};
 use crate::record::Side;
 
-/// The ends of one packet. They begin as they are in the packet; [`Ends::fold`] makes the other end coarser.
+/// The ends of one packet. Where the other end is one of a range that shares an edge, [`Ends::fold`] makes it the
+/// range, [`Ends::unfold`] the address again.
 ///
 /// There is one key, which is written anew for each question.
 pub(crate) struct Ends {
@@ -25,8 +27,23 @@ pub(crate) struct Ends {
     /// What of [`EdgeKey::flags`] says how the other end is folded.
     folded: u8,
     outside: bool,
-    /// Whether the range was looked up.
-    placed: bool,
+    /// The range of the other end's address, if that is folded; else nothing.
+    range: MaybeUninit<Address>,
+    /// As `folded`, of the range; 0 where there is none.
+    range_folded: u8,
+    /// Whether the likelier edge was looked for and is not there.
+    missed: bool,
+    /// How many packets this one stands for. Here and no argument: the verifier would follow each number on its own.
+    stands_for: u32,
+}
+
+/// Whether a block of addresses holds any of a range that shares an edge, or outside.
+#[inline(always)]
+pub(crate) fn may_fold(block: u32) -> bool {
+    match BLOCKS.get(block / 64) {
+        Some(word) => word >> (block % 64) & 1 != 0,
+        None => true,
+    }
 }
 
 /// Where the ends of the packet at hand are, and what was read of it. On the stack the verifier would know every
@@ -38,30 +55,64 @@ static ENDS: PerCpuArray<Ends> = PerCpuArray::with_max_entries(1, 0);
 impl Ends {
     /// `None` never happens: the map has a place for each CPU.
     #[inline(always)]
-    pub(crate) fn set_down<'a>(packet: Packet, interface: u32, side: Side) -> Option<&'a mut Self> {
-        let mut place = ENDS.get_ptr_mut(0)?;
+    pub(crate) fn set_down(
+        skb: &__sk_buff,
+        mut packet: Packet,
+        side: Side,
+        stands_for: u32,
+        missed: bool,
+    ) -> Option<()> {
+        let place = ENDS.get_ptr_mut(0)?;
+        if skb.vlan_present != 0 {
+            packet.vlan = skb.vlan_tci as u16 & 0xfff;
+        }
         let key = EdgeKey {
             initiator: packet.source,
             responder: packet.destination,
-            interface,
+            interface: skb.ifindex,
             port: packet.destination_port,
             protocol: packet.protocol,
             flags: 0,
         };
         let remote = if side == Side::FromPod { packet.destination } else { packet.source };
-        // SAFETY: the memory is this CPU's, and no program of ours interrupts another on one CPU. The assembly moves
-        // a register into itself, and the compiler takes it to write to memory: what it stored, it must load.
+        let range = MaybeUninit::uninit();
+        let (folded, range_folded, outside) = (0, 0, false);
+        // SAFETY: the memory is this CPU's, and no program of ours interrupts another on one CPU.
         unsafe {
-            place.write(Self { packet, side, key, remote, folded: 0, outside: false, placed: false });
-            asm!("{0} = {0}", inout(reg) place, options(nostack, preserves_flags));
-            Some(&mut *place)
+            place.write(Self {
+                packet,
+                side,
+                key,
+                remote,
+                folded,
+                outside,
+                range,
+                range_folded,
+                missed,
+                stands_for,
+            });
         }
+        Some(())
+    }
+
+    /// The ends set down last.
+    #[inline(always)]
+    pub(crate) fn at_hand<'a>() -> Option<&'a mut Self> {
+        let place = ENDS.get_ptr_mut(0)?;
+        // SAFETY: as in `set_down`, which was called before: the bytes are those of a value.
+        Some(unsafe { &mut *place })
     }
 
     /// The packet.
     #[inline(always)]
     pub(crate) const fn packet(&self) -> &Packet {
         &self.packet
+    }
+
+    /// How many packets it stands for.
+    #[inline(always)]
+    pub(crate) const fn stands_for(&self) -> u32 {
+        self.stands_for
     }
 
     /// Whether the packet comes from the pod.
@@ -141,24 +192,50 @@ impl Ends {
         &self.key
     }
 
-    /// Replaces an external address by its range; false where it stays as it is, or was replaced before.
+    /// Finds the range that stands for the other end, if one does.
     #[inline(always)]
-    pub(crate) fn fold(&mut self) -> bool {
-        if self.placed {
-            return false;
+    pub(crate) fn place(&mut self) {
+        if !may_fold(block(&self.remote)) {
+            return;
         }
-        self.placed = true;
-        let Some(range) = RANGES.get(Key::new(128, self.remote)) else { return false };
+        let Some(range) = RANGES.get(Key::new(128, self.remote)) else { return };
         self.outside = range.outside != 0;
         if range.length >= 128 || range.length == 0 {
+            return;
+        }
+        self.range = MaybeUninit::new(prefix(self.remote, range.length));
+        self.range_folded = (128 - range.length) << FOLDED_SHIFT;
+    }
+
+    /// Replaces the other end's address by its range, if one stands for it.
+    #[inline(always)]
+    pub(crate) fn fold(&mut self) {
+        if self.range_folded != 0 {
+            // SAFETY: `place` wrote it before `range_folded`.
+            self.remote = unsafe { self.range.assume_init() };
+            self.folded = self.range_folded;
+        }
+    }
+
+    /// Replaces a range by the address again: edges that were made before the range was told are keyed so. False where
+    /// it is the address already.
+    #[inline(always)]
+    pub(crate) fn unfold(&mut self) -> bool {
+        if self.folded == 0 {
             return false;
         }
-        self.remote = prefix(self.remote, range.length);
-        self.folded = (128 - range.length) << FOLDED_SHIFT;
+        self.folded = 0;
+        self.remote = if self.side == Side::FromPod { self.packet.destination } else { self.packet.source };
         true
     }
 
-    /// What the edge is charged to. Right only after [`Ends::fold`].
+    /// Whether the edge of the likelier initiator was looked for and is not there.
+    #[inline(always)]
+    pub(crate) const fn was_missed(&self) -> bool {
+        self.missed
+    }
+
+    /// What the edge is charged to.
     #[inline(always)]
     pub(crate) fn kind(&self, initiated: bool) -> Kind {
         match (self.local_initiated(initiated), self.outside) {

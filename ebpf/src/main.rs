@@ -15,6 +15,7 @@ mod ends;
 mod fragments;
 mod maps;
 mod orphans;
+mod plain;
 mod record;
 mod skb;
 

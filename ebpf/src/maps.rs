@@ -4,8 +4,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
-use dryfence_common::address::Address;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use dryfence_common::address::{Address, BLOCK_WORDS};
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::{Account, EdgeKey, EdgeValue, Range};
 use dryfence_common::settings::Settings;
@@ -18,6 +18,11 @@ pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries
 /// not in it is the cluster's, and keyed as it is.
 #[map]
 pub(crate) static RANGES: LpmTrie<Address, Range> = LpmTrie::with_max_entries(65_536, 0);
+
+/// The blocks of addresses, a bit each, that hold addresses which [`RANGES`] folds or calls outside: where the bit is 0,
+/// nobody needs to look there.
+#[map]
+pub(crate) static BLOCKS: Array<u64> = Array::with_max_entries(BLOCK_WORDS, 0);
 
 /// How many edges were ever made. Only the programs write it; only the agent writes [`ALLOWED`], so that neither
 /// loses what the other adds.

@@ -98,7 +98,7 @@ pub(crate) fn record(skb: *mut __sk_buff, ends: &Ends, arrival: &Arrival, may_ma
             bytes_to_pod: to * arrival.bytes,
             first_seen: arrival.at,
             last_seen: arrival.at,
-            vlan: arrival.vlan,
+            vlan: ends.packet().vlan,
             evidence: if from_pod { FIRST_FROM_POD } else { 0 },
             padding: 0,
         };

@@ -4,28 +4,20 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use dryfence_common::counter::Counter;
 use dryfence_common::edge::attempt;
-use dryfence_common::packet::{Fragment, Link, Packet, Step, TCP, parse};
+use dryfence_common::packet::{self, Fragment, Link, Packet, Plain, Step, TCP, Then, is_plain_data};
 
 use crate::edges::{self, Arrival, By};
 use crate::ends::Ends;
-use crate::maps::{count, now, sample, setting};
+use crate::maps::{count, sample, setting};
+use crate::plain::Short;
 use crate::skb::Skb;
-use crate::{fragments, orphans};
+use crate::{fragments, orphans, plain};
 
 /// Which way a packet crosses the host side of a pod's interface.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     FromPod,
     ToPod,
-}
-
-impl Side {
-    const fn other(self) -> Self {
-        match self {
-            Self::FromPod => Self::ToPod,
-            Self::ToPod => Self::FromPod,
-        }
-    }
 }
 
 /// What becomes of TCP data packets. Everything that opens, answers or ends a connection counts in each.
@@ -41,32 +33,122 @@ pub(crate) mod accounting {
 /// Records one packet. Whatever happens, the packet goes on.
 #[inline(always)]
 pub(crate) fn record<const ACCOUNTING: u8>(ctx: &TcContext, side: Side, link: Link) {
-    match parse(&Skb::new(ctx), link) {
-        Ok(packet) => {
-            let mut stands_for = 1;
-            if ACCOUNTING != accounting::EXACT && is_data(&packet) {
-                if ACCOUNTING == accounting::OFF {
-                    return;
-                }
-                // What is in fragments is counted whole: the later ones have nothing but the first to go by.
-                if packet.fragment == Fragment::WHOLE {
-                    let Some(sampled) = sample() else { return };
-                    stands_for = sampled;
-                }
-            }
-            account(ctx, side, packet, stands_for);
+    let bytes = Skb::new(ctx);
+    let mut stands_for = 1;
+    if ACCOUNTING != accounting::EXACT && is_plain_data(&bytes, link) {
+        if ACCOUNTING == accounting::OFF {
+            return;
         }
+        let Some(sampled) = sample() else { return };
+        stands_for = sampled;
+    }
+    // SAFETY: the context is valid while the program runs.
+    let skb = unsafe { &*ctx.skb.skb };
+    let short = packet::plain_then(&bytes, link, &Account { skb, side, stands_for });
+    if let Some(is_done) = short {
+        if is_done {
+            return;
+        }
+    } else {
+        let mut done = read::<ACCOUNTING>(ctx.skb.skb, side as u32, link as u32);
+        if done == IS_QUOTE {
+            done = read_quote(ctx.skb.skb, side as u32);
+        }
+        if done != IS_SET_DOWN {
+            return;
+        }
+    }
+    account(ctx.skb.skb);
+}
+
+/// What [`read`] answers: nothing is left to do.
+const IS_DONE: u32 = 0;
+/// The ends are set down: [`account`] goes on.
+const IS_SET_DOWN: u32 = 1;
+/// What [`read`] answers of an ICMP error: [`read_quote`] goes on.
+const IS_QUOTE: u32 = 2;
+
+/// Counts a packet the short way, or sets its ends down.
+struct Account<'a> {
+    skb: &'a __sk_buff,
+    side: Side,
+    stands_for: u32,
+}
+
+impl Then for Account<'_> {
+    /// Whether nothing is left to do.
+    type Made = bool;
+
+    #[inline(always)]
+    fn then(&self, packet: Plain) -> bool {
+        let short = plain::count(self.skb, &packet, self.side, self.stands_for);
+        short == Short::Counted
+            || Ends::set_down(self.skb, packet.packet(), self.side, self.stands_for, short == Short::Missed)
+                .is_none()
+    }
+}
+
+/// Reads a packet in all its forms and sets its ends down.
+///
+/// A function of its own, as those after it: what the verifier learns on the many ways through the parser ends with it.
+#[inline(never)]
+fn read<const ACCOUNTING: u8>(skb: *mut __sk_buff, side: u32, link: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let link = if link == Link::Ethernet as u32 { Link::Ethernet } else { Link::Ip };
+    let packet = match packet::read(&Skb::new(ctx), link) {
+        Ok(packet) => packet,
         Err(counter) => {
-            count(counter, 1);
-            if setting!(diagnostics) != 0 {
-                aya_log_ebpf::debug!(
-                    ctx,
-                    "a packet of {} bytes is counted as {}",
-                    ctx.len(),
-                    counter.index()
-                );
-            }
+            refuse(ctx, counter);
+            return IS_DONE;
         }
+    };
+    let mut stands_for = 1;
+    if ACCOUNTING != accounting::EXACT && is_data(&packet) {
+        if ACCOUNTING == accounting::OFF {
+            return IS_DONE;
+        }
+        // What is in fragments is counted whole: the later ones have nothing but the first to go by.
+        if packet.fragment == Fragment::WHOLE {
+            let Some(sampled) = sample() else { return IS_DONE };
+            stands_for = sampled;
+        }
+    }
+    let is_error = packet.is_error();
+    let answer = set_down(skb, packet, side == Side::FromPod as u32, stands_for);
+    if is_error { IS_QUOTE } else { answer }
+}
+
+/// Reads the packet that an ICMP error quotes, as [`read`] does: it went the other way.
+#[inline(never)]
+fn read_quote(skb: *mut __sk_buff, side: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let Some(error) = Ends::at_hand() else { return IS_DONE };
+    match packet::quoted(&Skb::new(ctx), error.packet()) {
+        Ok(packet) => set_down(skb, packet, side != Side::FromPod as u32, 1),
+        Err(counter) => {
+            refuse(ctx, counter);
+            IS_DONE
+        }
+    }
+}
+
+#[inline(always)]
+fn set_down(skb: *mut __sk_buff, packet: Packet, is_from_pod: bool, stands_for: u32) -> u32 {
+    let side = if is_from_pod { Side::FromPod } else { Side::ToPod };
+    // SAFETY: the context is valid while the program runs.
+    let skb = unsafe { &*skb };
+    match Ends::set_down(skb, packet, side, stands_for, false) {
+        Some(()) => IS_SET_DOWN,
+        None => IS_DONE,
+    }
+}
+
+/// Counts a packet that makes no edge.
+#[inline(always)]
+fn refuse(ctx: &TcContext, counter: Counter) {
+    count(counter, 1);
+    if setting!(diagnostics) != 0 {
+        aya_log_ebpf::debug!(ctx, "a packet of {} bytes is counted as {}", ctx.len(), counter.index());
     }
 }
 
@@ -76,19 +158,22 @@ fn is_data(packet: &Packet) -> bool {
     packet.protocol == TCP && matches!(packet.step, Step::Continue | Step::Fragment)
 }
 
-#[inline(always)]
-fn account(ctx: &TcContext, side: Side, packet: Packet, stands_for: u32) {
+/// Counts the packet whose ends were set down.
+#[inline(never)]
+fn account(skb: *mut __sk_buff) -> u32 {
+    let ctx = &TcContext::new(skb);
     // SAFETY: the context is valid while the program runs.
-    let skb = unsafe { &*ctx.skb.skb };
-    // A quoted packet went the other way.
-    let side = if packet.step == Step::Unreachable { side.other() } else { side };
-    let Some(ends) = Ends::set_down(packet, skb.ifindex, side) else { return };
-    let arrival = &arrival(skb, ends.packet(), stands_for);
+    let skb = unsafe { &*skb };
+    let Some(ends) = Ends::at_hand() else { return 0 };
+    ends.place();
+    let Packet { length, headers, .. } = *ends.packet();
+    let arrival = &Arrival::new(skb, length, headers, ends.stands_for());
     if let Some(initiated) = count_on_edge(ctx, ends, arrival)
         && ends.packet().fragment.is_first()
     {
         fragments::remember(skb, ends.packet(), initiated, arrival.at);
     }
+    0
 }
 
 /// Whether the sender initiated the edge that the packet was counted on, or else responds; `None` where it was counted
@@ -116,13 +201,17 @@ fn count_on_edge(ctx: &TcContext, ends: &mut Ends, arrival: &Arrival) -> Option<
             }
             return counted;
         }
-        Step::Reply | Step::Unreachable => {
-            let is_reply = packet.step == Step::Reply;
-            let is_known = if is_reply { edges::reply(ends, arrival) } else { edges::unreachable(ends) };
-            if !is_known {
+        Step::Reply => {
+            if !edges::reply(ends, arrival) {
                 count(Counter::OrphanReply, 1);
             }
-            return is_known.then_some(false);
+            return None;
+        }
+        Step::Unreachable | Step::Error => {
+            if !edges::error(ends) {
+                count(Counter::ErrorOfNoEdge, 1);
+            }
+            return None;
         }
         Step::Fragment => {
             later_fragment(ctx, ends, arrival);
@@ -157,16 +246,4 @@ fn later_fragment(ctx: &TcContext, ends: &mut Ends, arrival: &Arrival) {
         }
     }
     count(Counter::LaterFragment, 1);
-}
-
-#[inline(always)]
-fn arrival(skb: &__sk_buff, packet: &Packet, stands_for: u32) -> Arrival {
-    let packets = if skb.gso_segs > 1 { skb.gso_segs } else { 1 };
-    let bytes = u64::from(packet.length) + u64::from(packets - 1) * u64::from(packet.headers);
-    Arrival {
-        at: now(),
-        packets: u64::from(packets) * u64::from(stands_for),
-        bytes: bytes * u64::from(stands_for),
-        vlan: if skb.vlan_present != 0 { skb.vlan_tci as u16 & 0xfff } else { packet.vlan },
-    }
 }

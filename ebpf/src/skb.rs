@@ -45,27 +45,9 @@ const MOST: usize = 40;
 static SCRATCH: PerCpuArray<[u8; MOST]> = PerCpuArray::with_max_entries(1, 0);
 
 impl Skb<'_> {
-    /// Copies `N` bytes from anywhere in the packet to the scratch memory.
+    /// Where so many bytes of the packet can be read: in it, or copied from it.
     #[inline(always)]
-    fn copy<const N: usize>(&self, offset: usize) -> Option<usize> {
-        const { assert!(N <= MOST) };
-        let scratch = SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: the scratch memory is this CPU's and has room; nothing of ours interrupts us here. The helper
-        // writes exactly N bytes, or fails: also where the packet ends before.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, scratch.cast(), N as u32) };
-        if result == 0 { Some(scratch as usize) } else { None }
-    }
-}
-
-impl Bytes for Skb<'_> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.ctx.len() as usize
-    }
-
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn find(&self, offset: usize, bytes: usize) -> Option<usize> {
         let (data, end) = self.linear();
         let mut start: usize;
         // The verifier ties the check to the register that is then read through. Opaque to the compiler, so
@@ -80,18 +62,75 @@ impl Bytes for Skb<'_> {
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
-        if start + N > end {
-            start = self.copy::<N>(offset)?;
-        }
-        // SAFETY: the bytes lie within the linear part, as just checked, or in the scratch memory.
+        if start + bytes > end { self.copy(offset, bytes) } else { Some(start) }
+    }
+
+    /// Copies bytes from anywhere in the packet to the scratch memory.
+    #[inline(always)]
+    fn copy(&self, offset: usize, bytes: usize) -> Option<usize> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: the scratch memory is this CPU's and has room; nothing of ours interrupts us here. The helper
+        // writes exactly so many bytes, or fails: also where the packet ends before.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, scratch.cast(), bytes as u32)
+        };
+        if result == 0 { Some(scratch as usize) } else { None }
+    }
+}
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N <= MOST) };
+        let start = self.find(offset, N)?;
+        // SAFETY: `N` bytes are there.
         Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
     }
 
     #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        const { assert!(4 * N <= MOST) };
+        let start = self.find(offset, 4 * N)?;
+        // SAFETY: `N` words are there.
+        Some(unsafe { ptr::read_unaligned(start as *const [u32; N]) })
+    }
+
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        let (data, end) = self.linear();
+        let mut start: usize;
+        // SAFETY: as in `read`.
+        unsafe {
+            asm!(
+                "{0} = {1}",
+                lateout(reg) start,
+                in(reg) data,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        // SAFETY: the bytes lie within the linear part, which nothing of ours changes or moves.
+        (start + N <= end).then(|| unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
     fn read_rare<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.copy::<N>(offset)?;
+        const { assert!(N <= MOST) };
+        let start = self.copy(offset, N)?;
         // SAFETY: the scratch memory was just written.
         Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn words_rare<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        const { assert!(4 * N <= MOST) };
+        let start = self.copy(offset, 4 * N)?;
+        // SAFETY: the scratch memory was just written.
+        Some(unsafe { ptr::read_unaligned(start as *const [u32; N]) })
     }
 
     #[inline(always)]

@@ -37,7 +37,7 @@ fn main() -> Result<()> {
         let record: EdgeRecord = serde_json::from_str(&line.context("cannot read edges")?)?;
         edges.push(edge(&index, &record)?);
     }
-    let pods: Vec<_> = index.pods().cloned().collect();
+    let pods: Vec<_> = index.pods().collect();
     let suggestions = suggest(&edges, &pods, &Options::default());
 
     let policies: Vec<_> = suggestions

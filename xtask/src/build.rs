@@ -74,10 +74,12 @@ pub fn demo_suggest() -> Result<PathBuf> {
 ///
 /// # Errors
 /// Where a tool cannot be installed, cargo cannot be run, the build fails, or no name matches.
-pub fn tests(pattern: &str) -> Result<Vec<(String, PathBuf)>> {
+pub fn tests(patterns: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     tools::ensure_for_build()?;
-    let what = format!("the tests {pattern}");
-    let messages = messages(&what, &["test", "--no-run", "--package", "dryfence", "--test", pattern])?;
+    let what = format!("the tests {}", patterns.join(", "));
+    let mut arguments = vec!["test", "--no-run", "--package", "dryfence"];
+    arguments.extend(patterns.iter().flat_map(|pattern| ["--test", pattern]));
+    let messages = messages(&what, &arguments)?;
     let tests = messages.iter().filter(|message| message["target"]["kind"][0] == "test");
     let binary = |message: &serde_json::Value| {
         let name = message["target"]["name"].as_str()?.to_owned();

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::json;
 
 use crate::helm::{self, Rendered};
-use crate::{say, tools};
+use crate::{build, say, tools};
 
 const HEADER: &str = "# Made from the chart by `cargo xtask manifests`: change it there.\n";
 
@@ -27,6 +28,9 @@ impl Manifests {
     /// # Errors
     /// Where a chart cannot be rendered, a file cannot be written, or with `--check` anything differs.
     pub fn run(&self) -> Result<()> {
+        if !self.check {
+            write_crds()?;
+        }
         let stale = stale(&expected()?);
         for (path, text) in &stale {
             if self.check {
@@ -49,6 +53,14 @@ impl Manifests {
     }
 }
 
+/// Has the agent write the CRDs that it reads into their chart.
+fn write_crds() -> Result<()> {
+    let folder = tools::root().join("deploy/charts/dryfence-crds/files");
+    let mut crds = Command::new(build::agent(false)?);
+    crds.arg("crds").arg("--output-dir").arg(&folder);
+    tools::run(&mut crds, "the CRDs cannot be written")
+}
+
 /// A folder that is made: its path below `deploy/kustomize`, its kind, and its files.
 struct Folder {
     name: &'static str,
@@ -67,6 +79,7 @@ pub fn expected() -> Result<BTreeMap<PathBuf, String>> {
         "podMonitor": { "enabled": true }, "prometheusRule": { "enabled": true }, "dashboard": { "enabled": true },
     });
     let monitored = helm::render("dryfence", &json!({ "monitoring": monitoring }))?;
+    let crds = helm::render("dryfence-crds", &json!({ "keep": false }))?;
     let cleanup = [("cleanup.yaml".to_owned(), without_hooks(base.template("cleanup.yaml")))];
     let folders = [
         Folder {
@@ -89,6 +102,12 @@ pub fn expected() -> Result<BTreeMap<PathBuf, String>> {
             kind: "Kustomization",
             about: "Apply it after the agent is deleted, wait for its Job, and delete it.",
         },
+        Folder {
+            name: "crds",
+            files: files(&crds, &|_| true),
+            kind: "Kustomization",
+            about: "The kinds PolicyCandidate, ClusterPolicyCandidate, SegmentMap and EdgeException.",
+        },
     ];
     Ok(folders.into_iter().flat_map(Folder::paths).collect())
 }
@@ -100,7 +119,7 @@ pub fn stale(expected: &BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Option<Strin
         (!is_same).then(|| (path.clone(), Some(text.clone())))
     };
     let mut stale: Vec<_> = expected.iter().filter_map(differs).collect();
-    let folders = ["base", "monitoring", "cleanup"].map(|name| root().join(name));
+    let folders = ["base", "monitoring", "cleanup", "crds"].map(|name| root().join(name));
     for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
         if !expected.contains_key(&entry.path()) {
             stale.push((entry.path(), None));

@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod deploy {
-    pub mod chart;
-    pub mod container;
-    pub mod monitoring;
-    pub mod objects;
+    pub(crate) mod chart;
+    pub(crate) mod container;
+    pub(crate) mod crds;
+    pub(crate) mod monitoring;
+    pub(crate) mod objects;
 }

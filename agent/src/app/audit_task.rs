@@ -1,5 +1,6 @@
 //! The task that owns the auditor: takes readings, news of the cluster and questions, one after the other.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ pub(super) struct AuditTask {
     pub(super) published: Arc<ArcSwap<Readings>>,
     pub(super) figures: LedgerFigures,
     pub(super) watches: Option<Watches>,
+    /// Takes addresses to ask for, where only one node's pods are watched.
+    pub(super) peers: Option<mpsc::Sender<Vec<IpAddr>>>,
     pub(super) keep: Duration,
     pub(super) since: Timestamp,
     /// The cluster's name, empty where nobody gave it one.
@@ -312,13 +315,16 @@ impl AuditTask {
 
     /// Judges the whole ledger again, in slices: capture goes on meanwhile, its events wait in their channel.
     async fn rejudge(&mut self) {
-        let start = Instant::now();
+        // News come ten times a second in a large cluster, and most have nothing judged again.
+        let (start, before) = (Instant::now(), self.auditor.ledger_changes());
         let mut slices = 1;
         while self.auditor.tick(Timestamp::now(), &mut self.recorder) {
             slices += 1;
             tokio::task::yield_now().await;
         }
-        self.recorder.metrics.rejudged(start.elapsed());
+        if self.auditor.ledger_changes() != before {
+            self.recorder.metrics.rejudged(start.elapsed());
+        }
         debug!(slices, took = ?start.elapsed(), "the ledger is judged again");
     }
 
@@ -326,6 +332,10 @@ impl AuditTask {
         let now = Timestamp::now();
         while self.auditor.tick(now, &mut self.recorder) {
             tokio::task::yield_now().await;
+        }
+        if let Some(peers) = &self.peers {
+            // Where the queue is full, the next tick asks again.
+            peers.try_send(self.auditor.awaited(now)).ok();
         }
         let forgotten = self.auditor.forget_before(now.minus(self.keep));
         if forgotten > 0 {
@@ -365,7 +375,8 @@ impl AuditTask {
         let late = (late > 0).then(|| {
             format!("{late} new edges were told late, because the ring was full: nothing was lost by that")
         });
-        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).collect()
+        let change_sets = self.auditor.warning().map(ToOwned::to_owned);
+        self.warnings.iter().cloned().chain(self.nat.warning()).chain(late).chain(change_sets).collect()
     }
 
     fn window(&self) -> WindowRecord {
@@ -385,7 +396,7 @@ impl AuditTask {
             name: scenario.name().to_owned(),
             description: scenario.to_string(),
         };
-        self.auditor.settings().scenarios.iter().map(record).collect()
+        self.auditor.scenarios().iter().map(record).collect()
     }
 
     fn edge_list(&mut self, query: &Query) -> EdgeList {
@@ -459,7 +470,7 @@ impl MetricsRecorder {
 
 impl Recorder for MetricsRecorder {
     fn judged(&mut self, judged: Judged<'_>) {
-        let Judged { edge, outcome, scenarios, answers } = judged;
+        let Judged { edge, outcome, icmp_errors, scenarios, answers } = judged;
         let verdicts: smallvec::SmallVec<[ScenarioVerdict; 4]> = scenarios
             .iter()
             .zip(&answers.judgements)
@@ -487,6 +498,7 @@ impl Recorder for MetricsRecorder {
             protocol: edge.protocol,
             cause: edge.cause,
             outcome,
+            icmp_errors,
             at: edge.last_seen,
             verdicts: &verdicts,
             violations: &violations,

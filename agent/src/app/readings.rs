@@ -32,7 +32,7 @@ impl LedgerFigures {
     fn of(auditor: &Auditor, present: &FxHashSet<WorkloadRef>) -> Self {
         let mut edges: FxHashMap<(&'static str, Verdict), u64> = FxHashMap::default();
         let mut would_deny: FxHashMap<WouldDenyEdges, u64> = FxHashMap::default();
-        for scenario in &auditor.settings().scenarios {
+        for scenario in auditor.scenarios() {
             for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Unknown] {
                 edges.insert((scenario.name(), verdict), 0);
             }
@@ -40,7 +40,7 @@ impl LedgerFigures {
         for entry in auditor.ledger().entries() {
             let edge = &entry.edge;
             let connects = Outcome::of(edge.protocol, &edge.counters, edge.fully_visible).connections > 0;
-            let scenarios = auditor.settings().scenarios.iter().zip(&entry.answers.judgements);
+            let scenarios = entry.answers.scenarios.iter().zip(&entry.answers.judgements);
             for (at, (scenario, judgement)) in scenarios.enumerate() {
                 let verdict = judgement.of(edge.direction).verdict;
                 *edges.entry((scenario.name(), verdict)).or_default() += 1;

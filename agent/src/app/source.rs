@@ -1,6 +1,7 @@
 //! The source of the cluster's objects: an API server, or manifest files that are read again when they change.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::cli::agent::SourceArgs;
+use crate::cli::agent::{Scope, SourceArgs};
 use crate::cluster::Object;
 use crate::cluster::index::Index;
-use crate::cluster::kubernetes::{self, Batch, WatchReading, Watches};
+use crate::cluster::kubernetes::{self, Batch, Followed, WatchReading, Watches};
 use crate::cluster::manifests::{self, Loaded, Severity};
 use crate::serve::metrics::{PolicyState, Watch};
 use crate::serve::ready::{Condition, Gates};
@@ -32,6 +33,8 @@ pub(super) enum News {
 pub(super) struct Source {
     pub(super) news: mpsc::Receiver<News>,
     pub(super) watches: Option<Watches>,
+    /// Takes addresses to ask for, where only one node's pods are watched.
+    pub(super) questions: Option<mpsc::Sender<Vec<IpAddr>>>,
 }
 
 /// The API server, if it is the source.
@@ -56,12 +59,13 @@ pub(super) async fn connect(args: &SourceArgs) -> Result<Option<Connection>> {
 pub(super) fn follow(args: &SourceArgs, connection: Option<Connection>, gates: &Gates) -> Result<Source> {
     let Some(connection) = connection else {
         let news = follow_files(args.manifests.clone(), args.namespace.clone())?;
-        return Ok(Source { news, watches: None });
+        return Ok(Source { news, watches: None, questions: None });
     };
     let Connection { client, watches } = connection;
-    let settings =
-        kubernetes::Settings { node: args.node_name.as_deref().map(Arc::from), ..Default::default() };
-    let mut batches = kubernetes::follow(&client, &watches, settings);
+    let node: Option<Arc<str>> = args.node_name.as_deref().map(Arc::from);
+    let only = node.clone().filter(|_| args.scope == Scope::Node);
+    let settings = kubernetes::Settings { node, only, ..Default::default() };
+    let Followed { mut batches, questions } = kubernetes::follow(&client, &watches, settings);
     let asked = watches.clone();
     gates.ask(move || asked.readings().into_iter().map(condition).collect());
     let (sender, news) = mpsc::channel(1);
@@ -72,7 +76,7 @@ pub(super) fn follow(args: &SourceArgs, connection: Option<Connection>, gates: &
             }
         }
     });
-    Ok(Source { news, watches: Some(watches) })
+    Ok(Source { news, watches: Some(watches), questions })
 }
 
 /// A kind that was read once is ready: while news are missed, readiness would say of every agent at once what the
@@ -156,6 +160,13 @@ pub(super) fn policy_counts(index: &Index) -> Vec<(String, PolicyState, u64)> {
     }
     for map in index.segment_maps() {
         count(&map.reference().kind, map.in_force());
+    }
+    for candidate in index.candidates() {
+        count(&candidate.reference().kind, candidate.edit().is_some());
+    }
+    let beyond = index.change_sets().beyond.len() as u64;
+    if beyond > 0 {
+        counts.insert(("ChangeSet".to_owned(), PolicyState::Unsupported), beyond);
     }
     counts.into_iter().map(|((kind, state), count)| (kind, state, count)).collect()
 }

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::binding::Bindings;
 use super::cause::classify;
-use super::join::{Ends, Joined, join};
+use super::join::{Ends, Joined, join, unjoined_addresses};
 use super::judges::{Answers, Judges};
 use super::ledger::{Entry, Ledger};
 use super::orient::{self, Unsettled};
@@ -19,7 +19,7 @@ use crate::cluster::folding::foldings;
 use crate::cluster::index::{Gaps, Index};
 use crate::cluster::kubernetes::Change;
 use crate::model::dialect::Dialect;
-use crate::model::edge::{Counters, Direction, Edge, IfIndex, Observation, OrientedBy};
+use crate::model::edge::{Counters, Direction, Edge, IcmpErrors, IfIndex, Observation, OrientedBy};
 use crate::model::endpoint::{Connection, Party, Pod};
 use crate::model::folding::Foldings;
 use crate::model::object::WorkloadRef;
@@ -49,6 +49,8 @@ pub struct Judged<'a> {
     pub edge: &'a Edge,
     /// What became of connections in the interval; `edge.counters` has the sums.
     pub outcome: Outcome,
+    /// ICMP errors that quoted it in the interval.
+    pub icmp_errors: IcmpErrors,
     pub scenarios: &'a [Scenario],
     /// What the scenarios and the segment maps say of it.
     pub answers: &'a Answers,
@@ -132,6 +134,9 @@ impl Auditor {
                 Change::Reset { kind, objects, .. } => self.index.reset_kind(kind, objects, now),
                 Change::Apply { object, .. } => self.index.apply(object, now),
                 Change::Delete(reference) => self.index.delete(&reference, now),
+                // Told only on the way here.
+                Change::Forget(_) => {}
+                Change::Nobody { address, until } => self.index.nobody_has(address, until, now),
             }
             self.forget_gone(&before);
         }
@@ -279,9 +284,10 @@ impl Auditor {
     /// A reading is whole: attempts that nobody answered in it are counted as such.
     pub fn end_reading(&mut self, now: Timestamp, recorder: &mut dyn Recorder) {
         self.translations.end_reading(now);
-        let scenarios = &self.settings.scenarios;
         self.ledger.end_reading(|Entry { edge, answers, .. }, outcome| {
-            recorder.judged(Judged { edge, outcome, scenarios, answers });
+            let scenarios = &answers.scenarios;
+            let icmp_errors = IcmpErrors::default();
+            recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
         });
     }
 
@@ -326,7 +332,8 @@ impl Auditor {
             lose(&mut self.losses.ledger_full, &delta);
             return;
         };
-        recorder.judged(Judged { edge, outcome, scenarios: &self.settings.scenarios, answers });
+        let (icmp_errors, scenarios) = (delta.icmp_errors, &answers.scenarios);
+        recorder.judged(Judged { edge, outcome, icmp_errors, scenarios, answers });
     }
 
     fn rejudge_slice(&mut self) -> bool {
@@ -367,9 +374,17 @@ impl Auditor {
         wanted: impl Fn(&EdgeRecord) -> bool,
     ) -> impl Iterator<Item = EdgeRecord> {
         while self.rejudge_slice() {}
-        let scenarios = &self.settings.scenarios;
-        let record = |entry: &Entry| entry.answers.record(&entry.edge, scenarios);
-        self.ledger.entries().map(record).filter(wanted)
+        self.ledger.entries().map(|entry| entry.answers.record(&entry.edge)).filter(wanted)
+    }
+
+    /// What is not judged by although it should be, in a sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.judges.warning()
+    }
+
+    /// What is judged by now: the scenarios of the settings, and the change sets that there are.
+    pub fn scenarios(&self) -> &[Scenario] {
+        self.judges.scenarios()
     }
 
     /// Every segment map, in force or not, and what is wrong with it.
@@ -411,6 +426,15 @@ impl Auditor {
     /// What the cluster is known to hold.
     pub const fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The addresses that edges wait for: those of their other ends, and of the backends behind a Service.
+    pub fn awaited(&self, now: Timestamp) -> Vec<IpAddr> {
+        let mut awaited: BTreeSet<IpAddr> = BTreeSet::new();
+        for key in self.waiting.keys() {
+            awaited.extend(unjoined_addresses(&self.index, key, now));
+        }
+        awaited.into_iter().collect()
     }
 
     /// How many edges wait for an end to become known.

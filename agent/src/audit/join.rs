@@ -64,7 +64,7 @@ pub fn join(
         (_, Direction::Ingress) => initiator(index, key, *opener, time),
     };
     let remote_at = |time| news_may_be_missed(index, remote_at(time), seen.first_seen);
-    let (remote, settled) = settle(remote_at(seen.last_seen), || remote_at(now));
+    let (remote, settled) = settle(index, remote_at(seen.last_seen), || remote_at(now));
     let ends = |remote: Party| match key.direction {
         Direction::Egress => Ends { initiator: local.party.clone(), responder: remote },
         Direction::Ingress => Ends { initiator: remote, responder: local.party.clone() },
@@ -163,17 +163,45 @@ fn is_same_pod(a: &Party, b: &Party) -> bool {
 
 /// What an address was at the time of its packets; what it is now, if that was not known yet: the first
 /// packets of a pod precede its `status.podIP`.
-fn settle(then: Party, now: impl FnOnce() -> Party) -> (Party, bool) {
-    if !is_unjoined(&then) {
+fn settle(index: &Index, then: Party, now: impl FnOnce() -> Party) -> (Party, bool) {
+    if !awaits(index, &then) {
         return (then, true);
     }
     let now = now();
-    let settled = !is_unjoined(&now);
+    let settled = !awaits(index, &now);
     (now, settled)
 }
 
 fn is_unjoined(party: &Party) -> bool {
     matches!(&party.endpoint, Endpoint::Unknown(reason) if may_become_known(reason))
+}
+
+/// The same; of a Service where pods are asked for, also where one of its backends is not known.
+fn awaits(index: &Index, party: &Party) -> bool {
+    let backend = |target: &ServiceTarget| target.backends.iter().any(|backend| is_unjoined(&backend.party));
+    match &party.endpoint {
+        Endpoint::Service(target) => index.asks_for_peers() && backend(target),
+        _ => is_unjoined(party),
+    }
+}
+
+/// The addresses of an edge's other end that belong to nobody who is known: its own, or those of backends.
+pub fn unjoined_addresses(index: &Index, key: &EdgeKey, now: Timestamp) -> Vec<IpAddr> {
+    if key.scope != Scope::Address {
+        return Vec::new();
+    }
+    let party = match key.direction {
+        Direction::Egress => index.party_at(key.responder, key.port, key.protocol, None, now),
+        Direction::Ingress => index.initiator_at(key.initiator, now),
+    };
+    match &party.endpoint {
+        Endpoint::Service(target) => {
+            let backends = target.backends.iter().map(|backend| &backend.party);
+            backends.filter(|party| is_unjoined(party)).filter_map(|party| party.address).collect()
+        }
+        _ if is_unjoined(&party) => party.address.into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Whether news of the cluster's objects may end it.

@@ -41,6 +41,8 @@ impl Crossed {
 /// Everything that is said of one edge.
 #[derive(Debug, Clone, Default)]
 pub struct Answers {
+    /// What was asked: change sets come and go, so each answer knows its own.
+    pub scenarios: Arc<[Scenario]>,
     /// One for each scenario, in their order.
     pub judgements: Vec<Judgement>,
     /// By scenario, the exception that mutes its denial; empty where no denial is muted.
@@ -55,7 +57,8 @@ impl Answers {
         let one = |(one, other): (&Judgement, &Judgement)| {
             Arc::ptr_eq(&one.egress, &other.egress) && Arc::ptr_eq(&one.ingress, &other.ingress)
         };
-        self.judgements.len() == other.judgements.len()
+        Arc::ptr_eq(&self.scenarios, &other.scenarios)
+            && self.judgements.len() == other.judgements.len()
             && self.judgements.iter().zip(&other.judgements).all(one)
             && self.excepted == other.excepted
             && self.segments == other.segments
@@ -89,9 +92,9 @@ impl Answers {
     }
 
     /// The edge and its answers as the API serves them.
-    pub fn record(&self, edge: &Edge, scenarios: &[Scenario]) -> EdgeRecord {
+    pub fn record(&self, edge: &Edge) -> EdgeRecord {
         let mut record = EdgeRecord::new(edge, std::iter::empty());
-        let names = scenarios.iter().map(|scenario| scenario.name().to_owned());
+        let names = self.scenarios.iter().map(|scenario| scenario.name().to_owned());
         record.verdicts = names.zip(self.judgement_records()).collect();
         record.segments = self.segment_records();
         record
@@ -129,7 +132,11 @@ struct Made {
 /// Judges edges by every scenario and every segment map in force.
 pub struct Judges {
     dialect: Dialect,
-    scenarios: Vec<(Scenario, Muted)>,
+    /// Those that are always judged by; change sets come besides.
+    given: Vec<Scenario>,
+    scenarios: Arc<[Scenario]>,
+    muted: Vec<Muted>,
+    warning: Option<String>,
     policy: Vec<Judge>,
     policy_generation: u64,
     maps: Vec<Arc<SegmentMap>>,
@@ -151,10 +158,12 @@ pub struct Judges {
 impl Judges {
     /// The judges of what the index holds at `now`.
     pub fn new(scenarios: &[Scenario], dialect: Dialect, index: &Index, now: Timestamp) -> Self {
-        let muted = |scenario: &Scenario| (scenario.clone(), Muted::Scenario(scenario.name().into()));
         let mut judges = Self {
             dialect,
-            scenarios: scenarios.iter().map(muted).collect(),
+            given: scenarios.to_vec(),
+            scenarios: Arc::default(),
+            muted: Vec::new(),
+            warning: None,
             policy: Vec::new(),
             policy_generation: 0,
             maps: Vec::new(),
@@ -191,6 +200,7 @@ impl Judges {
                 Object::Policy(_)
                     | Object::SegmentMap(_)
                     | Object::EdgeException(_)
+                    | Object::Candidate(_)
                     | Object::Namespace(_)
                     | Object::EndpointSlice(_)
                     | Object::Broken(_)
@@ -243,15 +253,32 @@ impl Judges {
         changed
     }
 
+    /// What is judged by now: the scenarios that were given, then the change sets by name.
+    pub const fn scenarios(&self) -> &Arc<[Scenario]> {
+        &self.scenarios
+    }
+
+    /// Which change sets are not judged by, in a sentence.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
     /// Answers of one generation were all given by the same policies, maps and exceptions.
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
     fn compile_policies(&mut self, index: &Index) {
-        let policies = index.policies();
         self.policy_generation = index.policy_generation();
-        let compile = |(scenario, _): &(Scenario, Muted)| Judge::new(&policies, self.dialect, scenario);
+        let change_sets = index.change_sets();
+        self.warning = change_sets.warning();
+        let change_sets = change_sets.judged.into_iter().map(Scenario::ChangeSet);
+        let scenarios: Vec<Scenario> = self.given.iter().cloned().chain(change_sets).collect();
+        if *scenarios != *self.scenarios {
+            self.muted = scenarios.iter().map(|scenario| Muted::Scenario(scenario.name().into())).collect();
+            self.scenarios = scenarios.into();
+        }
+        let compile = |scenario| Judge::new(&index.policies_of(scenario), self.dialect, scenario);
         self.policy = self.scenarios.iter().map(compile).collect();
     }
 
@@ -302,10 +329,10 @@ impl Judges {
         let excepting =
             |muted: &Muted| self.exceptions.excepting(muted, edge, &self.around, self.now).map(Arc::clone);
         let mut excepted: Vec<_> = self
-            .scenarios
+            .muted
             .iter()
             .zip(&judgements)
-            .map(|((_, muted), judgement)| match judgement.verdict() {
+            .map(|(muted, judgement)| match judgement.verdict() {
                 Verdict::Deny => excepting(muted),
                 Verdict::Allow | Verdict::Unknown => None,
             })
@@ -319,7 +346,8 @@ impl Judges {
             let exception = if verdict.verdict == Crossing::Violation { excepting(muted) } else { None };
             Crossed { verdict, exception }
         });
-        let answers = Answers { segments: segments.collect(), judgements, excepted };
+        let scenarios = Arc::clone(&self.scenarios);
+        let answers = Answers { scenarios, segments: segments.collect(), judgements, excepted };
         self.shared.share(answers)
     }
 

@@ -54,6 +54,11 @@ impl Waiting {
         now.since(since) >= JOIN_PATIENCE
     }
 
+    /// The edges that wait.
+    pub fn keys(&self) -> impl Iterator<Item = &EdgeKey> {
+        self.by_key.keys().map(|(key, _)| key)
+    }
+
     /// How many edges wait.
     pub fn len(&self) -> usize {
         self.by_key.len()

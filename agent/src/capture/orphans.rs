@@ -554,6 +554,7 @@ const fn edge_value(
         // Of datagrams, the time of the attempt: this one, so that its answers are not counted again.
         opened: if key.protocol == UDP { value.first_seen } else { 0 },
         answered: if key.protocol == UDP && to_initiator > 0 { value.first_seen } else { 0 },
+        errors: [0; 3],
         vlan: value.vlan,
         oriented_by: match by {
             OrientedBy::Handshake => BY_HANDSHAKE,

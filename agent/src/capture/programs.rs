@@ -77,12 +77,13 @@ impl Programs {
         let kernel = KernelSettings { tick_nanos: clock.tick_nanos(), ..kernel };
         let mut ebpf = open(settings, kernel, VerifierLogLevel::default())?;
         let edges = Table::open(&mut ebpf, "EDGES")?;
-        let bounds = Bounds::new(
+        let maps = [
             take_hash(&mut ebpf, "MADE")?,
             take_hash(&mut ebpf, "ALLOWED")?,
             take_lpm(&mut ebpf, "RANGES")?,
-            settings,
-        );
+            take_array(&mut ebpf, "BLOCKS")?,
+        ];
+        let bounds = Bounds::new(maps, settings);
         let orphans = OrphanMaps::take(&mut ebpf)?;
         let counters = take(&mut ebpf, "COUNTERS")?;
         let ring = take(&mut ebpf, "NEW_EDGES")?;
@@ -218,6 +219,13 @@ fn take_hash(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
 fn take_lpm(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
     match ebpf.take_map(name) {
         Some(Map::LpmTrie(data)) => Ok(data),
+        _ => Err(Error::Map { map: name }),
+    }
+}
+
+fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
         _ => Err(Error::Map { map: name }),
     }
 }

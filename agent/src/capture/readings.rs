@@ -14,7 +14,7 @@ use super::bounds::Bounds;
 use super::clock::{Clock, KernelClock};
 use super::programs::EdgeMap;
 use crate::model::edge::{
-    Budget, Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol, Scope,
+    Budget, Counters, Direction, EdgeKey, IcmpErrors, IfIndex, Observation, OrientedBy, Protocol, Scope,
 };
 use crate::model::time::Timestamp;
 
@@ -345,6 +345,7 @@ fn counters_of(key: &KernelKey, value: &EdgeValue) -> Counters {
     } else {
         (value.attempts, value.accepted.min(value.attempts))
     };
+    let [too_big, time_exceeded, other] = value.errors;
     Counters {
         attempts,
         accepted,
@@ -353,6 +354,7 @@ fn counters_of(key: &KernelKey, value: &EdgeValue) -> Counters {
         packets_to_initiator: value.packets_to_initiator,
         bytes_to_responder: value.bytes_to_responder,
         bytes_to_initiator: value.bytes_to_initiator,
+        icmp_errors: IcmpErrors { too_big, time_exceeded, other },
     }
 }
 

@@ -1,5 +1,6 @@
 //! `dryfence agent`: the daemon.
 
+mod everywhere;
 mod log;
 
 use std::io::Write as _;
@@ -81,6 +82,11 @@ pub struct SourceArgs {
     /// This node's name, as pods name it in spec.nodeName
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Which pods are watched: all of the cluster's, or this node's (others are asked for when they are met, which asks
+    /// less of the API server in a large cluster and knows less: see deploy/README.md)
+    #[arg(long, env = "DRYFENCE_SCOPE", value_enum, default_value_t, value_name = "SCOPE")]
+    #[arg(requires_if("node", "node_name"))]
+    pub scope: Scope,
     /// A range of pod or Service addresses besides the nodes' podCIDRs; repeatable
     #[arg(long, env = "DRYFENCE_CLUSTER_CIDRS", value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
@@ -88,6 +94,14 @@ pub struct SourceArgs {
     /// as far as no policy or segment map tells them apart
     #[arg(long, env = "DRYFENCE_EXACT_EXTERNAL")]
     pub exact_external: bool,
+}
+
+/// Which pods are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Scope {
+    #[default]
+    Cluster,
+    Node,
 }
 
 /// By what edges are judged, and for how long they are kept.
@@ -162,6 +176,9 @@ impl JudgingArgs {
 /// # Errors
 /// One sentence of what kept it from starting, or ended it.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    if let Some(daemon_set) = &args.wait_for {
+        return everywhere::wait_for(daemon_set, &args.source.cluster);
+    }
     if args.cleanup {
         return clean_up(args.stay);
     }

@@ -58,9 +58,9 @@ pub struct Args {
     /// How the CNI reads what the API leaves open: NAME[,switch=true|false…]
     #[arg(long, default_value = "standard")]
     dialect: Dialect,
-    /// Which policies to judge by
-    #[arg(long, value_enum, default_value_t = ScenarioName::Enforced)]
-    scenario: ScenarioName,
+    /// Which policies to judge by: enforced, default-deny, or a change set of candidates
+    #[arg(long, default_value = "enforced", value_name = "NAME")]
+    scenario: String,
     #[command(flatten)]
     default_deny: DefaultDenyArgs,
     /// The namespace of manifests and pods that name none
@@ -71,17 +71,19 @@ pub struct Args {
     output: Option<Output>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScenarioName {
-    Enforced,
-    DefaultDeny,
-}
-
 impl Args {
-    fn scenario(&self) -> Scenario {
-        match self.scenario {
-            ScenarioName::Enforced => Scenario::Enforced,
-            ScenarioName::DefaultDeny => self.default_deny.scenario(),
+    fn scenario(&self, index: &Index) -> anyhow::Result<Scenario> {
+        let sets = index.change_sets();
+        let set = sets.judged.iter().find(|set| set.name() == self.scenario);
+        match (&*self.scenario, set) {
+            ("enforced", _) => Ok(Scenario::Enforced),
+            ("default-deny", _) => Ok(self.default_deny.scenario()),
+            (_, Some(set)) => Ok(Scenario::ChangeSet(*set)),
+            (name, None) => {
+                let sets = sets.judged.iter().map(|set| set.name());
+                let known: Vec<&str> = ["enforced", "default-deny"].into_iter().chain(sets).collect();
+                bail!("--scenario {name}: is none of {}", known.join(", "))
+            }
         }
     }
 }
@@ -108,7 +110,7 @@ struct Engine {
 
 impl Engine {
     fn new(index: Index, dialect: Dialect, scenario: Scenario, now: Timestamp) -> Self {
-        let judge = Judge::new(&index.policies(), dialect, &scenario);
+        let judge = Judge::new(&index.policies_of(&scenario), dialect, &scenario);
         Self { index, judge, scenario, dialect, now }
     }
 }
@@ -183,7 +185,8 @@ fn load(args: &Args) -> anyhow::Result<Engine> {
     index.reset(objects, now);
     lines.extend(index.findings().iter().map(|finding| format!("warning: {finding}")));
     print_findings(&lines).context("cannot write to standard error")?;
-    Ok(Engine::new(index, args.dialect, args.scenario(), now))
+    let scenario = args.scenario(&index)?;
+    Ok(Engine::new(index, args.dialect, scenario, now))
 }
 
 fn print_findings(lines: &[String]) -> io::Result<()> {

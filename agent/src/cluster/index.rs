@@ -22,10 +22,12 @@ use crate::model::intern;
 use crate::model::object::{ObjectRef, WorkloadRef};
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
-use crate::policy::Policy;
+use crate::policy::api::{CLUSTER_POLICY_CANDIDATE, POLICY_CANDIDATE};
+use crate::policy::{Candidate, Policy};
 use crate::segment::api::{EDGE_EXCEPTION, SEGMENT_MAP};
 
 mod addresses;
+mod candidates;
 mod findings;
 mod host;
 mod known;
@@ -38,6 +40,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use self::known::Asking;
 pub use findings::Finding;
 pub use known::Gaps;
 pub(crate) use pods::is_controllers_label;
@@ -48,7 +51,7 @@ type Named = (Arc<str>, Arc<str>);
 /// Everything the cluster holds, by name and by address.
 #[derive(Debug, Default)]
 pub struct Index {
-    namespaces: FxHashMap<Arc<str>, NamespaceState>,
+    namespaces: FxHashMap<Arc<str>, Box<NamespaceState>>,
     nodes: FxHashMap<Arc<str>, Arc<Node>>,
     /// The pods of each node.
     by_node: FxHashMap<Arc<str>, Records>,
@@ -57,6 +60,7 @@ pub struct Index {
     /// The Services whose backends may see a node instead of the client.
     hiding: FxHashSet<Named>,
     policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    candidates: BTreeMap<ObjectRef, Arc<Candidate>>,
     segments: Segments,
     broken: FxHashMap<ObjectRef, Arc<Broken>>,
     addresses: AddressBook,
@@ -71,6 +75,8 @@ pub struct Index {
     host: BTreeSet<IpAddr>,
     /// What the source has not read.
     gaps: Gaps,
+    /// Pods that are asked for one by one.
+    asking: Asking,
     policy_generation: u64,
     topology_generation: u64,
 }
@@ -122,6 +128,7 @@ impl Index {
             }
             Object::SegmentMap(map) => self.segments.apply_map(map),
             Object::EdgeException(exception) => self.segments.apply_exception(exception),
+            Object::Candidate(candidate) => self.apply_candidate(candidate),
             Object::Broken(broken) => self.apply_broken(*broken, at),
         }
     }
@@ -140,6 +147,7 @@ impl Index {
                 self.delete_workload(&WorkloadRef::new(kind, namespace, &reference.name), at);
             }
             SEGMENT_MAP | EDGE_EXCEPTION => self.segments.delete(reference),
+            POLICY_CANDIDATE | CLUSTER_POLICY_CANDIDATE => self.delete_candidate(reference),
             _ => {
                 if self.policies.remove(reference).is_some() {
                     self.policy_generation += 1;
@@ -172,7 +180,7 @@ impl Index {
             Object::Workload(_) => 2,
             Object::Service(_) => 3,
             Object::Pod(_) | Object::EndpointSlice(_) | Object::Policy(_) | Object::Broken(_) => 4,
-            Object::SegmentMap(_) | Object::EdgeException(_) => 4,
+            Object::SegmentMap(_) | Object::EdgeException(_) | Object::Candidate(_) => 4,
         });
         for object in objects {
             self.apply(object, at);
@@ -183,6 +191,7 @@ impl Index {
         let mut all: Vec<ObjectRef> =
             self.nodes.keys().map(|name| ObjectRef::cluster("Node", name)).collect();
         all.extend(self.policies.keys().cloned());
+        all.extend(self.candidates.keys().cloned());
         all.extend(self.segments.references());
         all.extend(self.broken.keys().cloned());
         for (namespace, space) in &self.namespaces {
@@ -374,6 +383,7 @@ impl Index {
             None if host::is_node_local(address) => self.host_party(address),
             None if self.is_inside(address) => unknown(self.unowned()),
             None if self.may_be_unread() => unknown(UnknownReason::NotSynced),
+            None if self.is_to_be_asked(address, at) => unknown(UnknownReason::NotSynced),
             None => Party::external(address),
         }
     }

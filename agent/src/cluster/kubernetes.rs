@@ -15,10 +15,12 @@ mod error;
 mod follow;
 mod kinds;
 mod owners;
+mod peers;
 mod raw;
 mod read;
 mod state;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,27 +46,41 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// How often to ask which custom resources there are.
     pub rediscover: Duration,
+    /// Only the pods of this node are watched, and others are asked for when they are met.
+    pub only: Option<Arc<str>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { node: None, rediscover: Duration::from_secs(120) }
+        Self { node: None, rediscover: Duration::from_secs(120), only: None }
     }
 }
 
+/// What is followed.
+#[derive(Debug)]
+pub struct Followed {
+    pub batches: mpsc::Receiver<Batch>,
+    /// Takes addresses that nobody is known to have, where only one node's pods are watched.
+    pub questions: Option<mpsc::Sender<Vec<IpAddr>>>,
+}
+
 /// Follows all kinds, until the receiver is dropped. `watches` is what the client was made with.
-pub fn follow(client: &Client, watches: &Watches, settings: Settings) -> mpsc::Receiver<Batch> {
+pub fn follow(client: &Client, watches: &Watches, settings: Settings) -> Followed {
     let (sender, changes) = mpsc::channel(4096);
     let (batches, receiver) = mpsc::channel(1);
     WATCHED.into_iter().for_each(|kind| watches.add(kind));
     let start = {
         let (client, watches, changes) = (client.clone(), watches.clone(), sender.downgrade());
+        let only = settings.only.clone();
         move |kind: Kind| {
             let Some(changes) = changes.upgrade() else { return tokio::spawn(async {}) };
             let follower = Follower {
                 kind,
                 api: Api::all_with(client.clone(), &kind.resource()),
-                fields: None,
+                fields: only
+                    .as_ref()
+                    .filter(|_| kind.name == "Pod")
+                    .map(|node| format!("spec.nodeName={node}")),
                 watches: watches.clone(),
                 changes,
                 known: Default::default(),
@@ -76,6 +92,7 @@ pub fn follow(client: &Client, watches: &Watches, settings: Settings) -> mpsc::R
         start(kind);
     }
     tokio::spawn(discover::run(client.clone(), settings.rediscover, watches.clone(), start));
+    let peers = settings.only.clone().map(|node| peers::start(client.clone(), node, sender.clone()));
     let questions = owners::ask(client.clone(), sender);
     let gatherer = Gatherer {
         changes,
@@ -83,7 +100,9 @@ pub fn follow(client: &Client, watches: &Watches, settings: Settings) -> mpsc::R
         owners: Owners::new(settings.node, Some(questions)),
         batches,
         findings: Default::default(),
+        only: settings.only,
+        peers: Default::default(),
     };
     tokio::spawn(gatherer.run());
-    receiver
+    Followed { batches: receiver, questions: peers }
 }

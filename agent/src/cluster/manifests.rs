@@ -94,7 +94,8 @@ pub(in crate::cluster) fn decode_api(
     decoder.object(value, None);
     let Decoder { mut objects, mut findings, .. } = decoder;
     let object = objects.pop().map(|(object, _)| object);
-    let ours = matches!(object, Some(Object::SegmentMap(_) | Object::EdgeException(_)));
+    let ours =
+        matches!(object, Some(Object::SegmentMap(_) | Object::EdgeException(_) | Object::Candidate(_)));
     findings.retain(|finding| ours || finding.severity == Severity::Error);
     (object, findings)
 }

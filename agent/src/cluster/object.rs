@@ -11,7 +11,7 @@ use crate::model::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::model::object::ObjectRef;
 use crate::model::selector::{check_key, check_value};
 use crate::model::typed::TypeFault;
-use crate::policy::{Fault, Policy};
+use crate::policy::{Candidate, Fault, Policy};
 use crate::segment::{EdgeException, SegmentMap};
 
 mod node;
@@ -38,6 +38,7 @@ pub enum Object {
     Policy(Arc<Policy>),
     SegmentMap(Arc<SegmentMap>),
     EdgeException(Arc<EdgeException>),
+    Candidate(Arc<Candidate>),
     Broken(Box<Broken>),
 }
 
@@ -59,6 +60,7 @@ impl Object {
             Self::Policy(policy) => ObjectRef::clone(policy.reference()),
             Self::SegmentMap(map) => ObjectRef::clone(map.reference()),
             Self::EdgeException(exception) => ObjectRef::clone(exception.reference()),
+            Self::Candidate(candidate) => ObjectRef::clone(candidate.reference()),
             Self::Broken(broken) => ObjectRef::clone(&broken.reference),
         }
     }

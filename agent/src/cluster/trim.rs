@@ -9,6 +9,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::manifests::{Finding, decode_api};
+use super::object::Object;
+
 /// What is known of a place in an object.
 #[derive(Debug, Clone, Copy)]
 enum Part {
@@ -28,43 +31,54 @@ const NOTHING: Part = Part::Nothing;
 const CONTAINERS: Part =
     Part::Only(&[("name", Part::Whole), ("ports", Part::Whole), ("restartPolicy", Part::Whole)]);
 
-const POD_SPEC: Part = Part::But(&[
-    ("containers", CONTAINERS),
-    ("initContainers", CONTAINERS),
-    ("ephemeralContainers", NOTHING),
-    ("volumes", NOTHING),
-    ("affinity", NOTHING),
-    ("tolerations", NOTHING),
-    ("topologySpreadConstraints", NOTHING),
-    ("securityContext", NOTHING),
-    ("imagePullSecrets", NOTHING),
+/// What is left out has a name that no other kind uses in that place, so that the kind need not be known.
+const OBJECT: Part = Part::But(&[
+    ("metadata", Part::But(&[("managedFields", NOTHING)])),
+    (
+        "spec",
+        Part::But(&[
+            ("containers", CONTAINERS),
+            ("initContainers", CONTAINERS),
+            ("ephemeralContainers", NOTHING),
+            ("volumes", NOTHING),
+            ("affinity", NOTHING),
+            ("tolerations", NOTHING),
+            ("topologySpreadConstraints", NOTHING),
+            ("imagePullSecrets", NOTHING),
+        ]),
+    ),
+    (
+        "status",
+        Part::But(&[
+            ("containerStatuses", NOTHING),
+            ("initContainerStatuses", NOTHING),
+            ("ephemeralContainerStatuses", NOTHING),
+            ("images", NOTHING),
+            ("volumesAttached", NOTHING),
+            ("volumesInUse", NOTHING),
+        ]),
+    ),
 ]);
 
-const METADATA: Part = Part::But(&[("managedFields", NOTHING)]);
-
-/// A pod has nothing in its annotations that anybody here reads.
-const POD: Part = Part::But(&[
-    ("metadata", Part::But(&[("managedFields", NOTHING), ("annotations", NOTHING)])),
-    ("spec", POD_SPEC),
-    ("status", Part::Only(&[("phase", Part::Whole), ("podIP", Part::Whole), ("podIPs", Part::Whole)])),
-]);
-
-const NODE: Part =
-    Part::But(&[("metadata", METADATA), ("status", Part::Only(&[("addresses", Part::Whole)]))]);
-
-const OTHERS: Part = Part::But(&[("metadata", METADATA)]);
-
-/// Reads an object of a kind, without what nobody here reads of it.
+/// Reads an object, without what nobody here reads of it.
 ///
 /// # Errors
 /// Where the text is no value.
-pub fn value<'de, D: Deserializer<'de>>(kind: &str, deserializer: D) -> Result<Value, D::Error> {
-    let part = match kind {
-        "Pod" => POD,
-        "Node" => NODE,
-        _ => OTHERS,
-    };
-    part.deserialize(deserializer)
+pub fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    OBJECT.deserialize(deserializer)
+}
+
+/// Reads an object from its JSON as it is read while the API server is followed.
+///
+/// # Errors
+/// Where the text is no JSON. What is wrong with an object is among the findings.
+pub fn object(
+    api_version: &str,
+    kind: &str,
+    json: &str,
+) -> Result<(Option<Object>, Vec<Finding>), serde_json::Error> {
+    let value = value(&mut serde_json::Deserializer::from_str(json))?;
+    Ok(decode_api(api_version, kind, value))
 }
 
 impl Part {
@@ -154,17 +168,15 @@ impl<'de> Visitor<'de> for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::object::Pod;
     use serde_json::json;
 
-    fn trimmed(kind: &str, object: &Value) -> Value {
-        value(kind, &mut serde_json::Deserializer::from_str(&object.to_string())).unwrap()
+    fn trimmed(object: &Value) -> Value {
+        value(&mut serde_json::Deserializer::from_str(&object.to_string())).unwrap()
     }
 
     #[test]
     fn a_pod_is_read_as_if_it_were_whole() {
         let whole = json!({
-            "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": "web-0", "namespace": "shop", "uid": "u", "resourceVersion": "7",
                 "labels": {"app": "web"}, "annotations": {"a": "b"}, "managedFields": [{"manager": "kubelet"}],
@@ -177,34 +189,30 @@ mod tests {
                                 "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 9090}]}],
                 "initContainers": [{"name": "s", "restartPolicy": "Always", "ports": [{"name": "proxy", "containerPort": 15001}]}],
             },
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "containerStatuses": [{"name": "c"}]},
         });
-        let small = trimmed("Pod", &whole);
-        let read = |value: &Value| {
-            Pod::try_from(&serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(value.clone()).unwrap())
-        };
-        assert_eq!(read(&small), read(&whole));
+        let small = trimmed(&whole);
+        assert_eq!(decode_api("v1", "Pod", small.clone()), decode_api("v1", "Pod", whole));
         assert_eq!(small.pointer("/metadata/resourceVersion"), Some(&json!("7")));
         for gone in [
             "/metadata/managedFields",
-            "/metadata/annotations",
             "/spec/volumes",
             "/spec/containers/0/env",
-            "/status/conditions",
+            "/status/containerStatuses",
         ] {
             assert_eq!(small.pointer(gone), None, "{gone}");
         }
     }
 
     #[test]
-    fn what_is_wrong_stays_wrong_and_other_kinds_lose_only_their_managed_fields() {
+    fn what_is_wrong_stays_wrong_and_what_others_have_stays() {
         let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "ports": [{"containerPort": "x"}]}, 7]}});
-        assert_eq!(trimmed("Pod", &pod), pod);
-        let node = json!({"metadata": {"name": "n", "annotations": {"a": "b"}}, "status": {"addresses": [{"address": "192.0.2.1"}], "images": [1, 2]}});
-        assert_eq!(trimmed("Node", &node).pointer("/status/images"), None);
-        assert_eq!(trimmed("Node", &node).pointer("/metadata/annotations/a"), Some(&json!("b")));
-        let policy = json!({"metadata": {"name": "p", "managedFields": []}, "spec": {"volumes": 1.5, "x": null, "y": [true, -3]}, "status": {"conditions": []}});
-        let kept = json!({"metadata": {"name": "p"}, "spec": {"volumes": 1.5, "x": null, "y": [true, -3]}, "status": {"conditions": []}});
-        assert_eq!(trimmed("NetworkPolicy", &policy), kept);
+        assert_eq!(trimmed(&pod), pod);
+        let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [{"address": "192.0.2.1"}], "images": [1, 2]}});
+        assert_eq!(trimmed(&node).pointer("/status/images"), None);
+        assert_eq!(trimmed(&node).pointer("/status/addresses"), node.pointer("/status/addresses"));
+        let policy = json!({"metadata": {"name": "p", "managedFields": []}, "spec": {"w": 1.5, "x": null, "y": [true, -3]}, "status": {"conditions": []}});
+        let kept = json!({"metadata": {"name": "p"}, "spec": {"w": 1.5, "x": null, "y": [true, -3]}, "status": {"conditions": []}});
+        assert_eq!(trimmed(&policy), kept);
     }
 }

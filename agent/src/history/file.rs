@@ -6,7 +6,7 @@
 //! a file without it is truncated.
 //!
 //! ```text
-//! {"format":"dryfence-edges","version":2,"cluster":"prod","dialect":"standard","start":"2026-03-02T10:00:00Z",…}
+//! {"format":"dryfence-edges","version":3,"cluster":"prod","dialect":"standard","start":"2026-03-02T10:00:00Z",…}
 //! {"identity":{"id":0,"namespace":"shop","namespace_labels":{…},"labels":{"app":"web"},"service_account":"default"}}
 //! {"pod":{"id":0,"identity":0,"name":"web-5d8f-x","workload":"Deployment/web","owners":["ReplicaSet/web-5d8f",…],…}}
 //! {"party":{"id":0,"address":"192.0.2.10","pod":0}}

@@ -62,6 +62,8 @@ switches! {
     judged_before_dnat,
     /// Whether Istio enforces in ambient mode (ztunnel, waypoints) instead of sidecars.
     istio_ambient,
+    /// Whether Istio gives a sidecar to pods of which no label says so, nor their namespace's.
+    istio_injects_unlabelled,
 }
 
 /// What a dialect says about one switch.
@@ -186,7 +188,12 @@ pub const TABLE: &[Saying] = &[
     says("none", "own_node_to_pod_judged", false, OWN_NODE),
     says("istio-sidecar", "istio_ambient", false, "Istio docs, sidecar or ambient"),
     says("istio-ambient", "istio_ambient", true, "Istio docs, sidecar or ambient"),
+    says("istio-sidecar", "istio_injects_unlabelled", false, INJECTION),
+    says("istio-ambient", "istio_injects_unlabelled", false, INJECTION),
 ];
+
+const INJECTION: &str =
+    "Istio docs, installing the sidecar: without a label, only where enableNamespacesByDefault says so";
 
 const OWN_NODE: &str =
     "Kubernetes docs, NetworkPolicy: traffic to and from the node where a pod is running is always allowed";

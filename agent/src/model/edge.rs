@@ -232,6 +232,48 @@ pub struct Counters {
     pub bytes_to_responder: u64,
     /// L3 bytes from the responder.
     pub bytes_to_initiator: u64,
+    /// ICMP errors that quoted one of its packets.
+    #[serde(default, skip_serializing_if = "IcmpErrors::is_zero")]
+    pub icmp_errors: IcmpErrors,
+}
+
+/// ICMP errors that quoted a packet of an edge, by what they say. Nobody judges them: they say why an edge that is
+/// allowed may not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IcmpErrors {
+    /// The packet was too big for the way on, and must not be cut.
+    pub too_big: u64,
+    /// It was forwarded too often, or its fragments did not come in time.
+    pub time_exceeded: u64,
+    /// Unreachable (also where that refuses a connection), redirect, parameter problem, source quench.
+    pub other: u64,
+}
+
+impl IcmpErrors {
+    /// Whether there was none.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Each kind by its name, and how many.
+    pub const fn kinds(&self) -> [(&'static str, u64); 3] {
+        [("too-big", self.too_big), ("time-exceeded", self.time_exceeded), ("other", self.other)]
+    }
+
+    /// The sum, stopping at the largest number.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
+    fn each(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            too_big: with(self.too_big, other.too_big),
+            time_exceeded: with(self.time_exceeded, other.time_exceeded),
+            other: with(self.other, other.other),
+        }
+    }
 }
 
 impl Counters {
@@ -244,6 +286,7 @@ impl Counters {
             packets_to_initiator: with(self.packets_to_initiator, other.packets_to_initiator),
             bytes_to_responder: with(self.bytes_to_responder, other.bytes_to_responder),
             bytes_to_initiator: with(self.bytes_to_initiator, other.bytes_to_initiator),
+            icmp_errors: self.icmp_errors.each(other.icmp_errors, with),
         }
     }
 

@@ -60,11 +60,16 @@ pub struct ConnectionFacts {
     pub principal: Option<Arc<str>>,
     /// What is asked in it.
     pub request: Option<Arc<Request>>,
+    /// The responder's port inside a mesh's tunnel, where the connection goes to the tunnel's own.
+    pub inner_port: Option<u16>,
+    /// The name that its TLS asks for (SNI).
+    pub server_name: Option<Arc<str>>,
 }
 
 impl ConnectionFacts {
     /// Nothing is known.
-    pub const NONE: Self = Self { mutual_tls: None, principal: None, request: None };
+    pub const NONE: Self =
+        Self { mutual_tls: None, principal: None, request: None, inner_port: None, server_name: None };
 }
 
 /// What is asked in a connection.

@@ -1,8 +1,9 @@
 //! Scenarios: named sets of policies to judge by.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -80,6 +81,51 @@ pub enum Scenario {
     Enforced,
     /// Those, and a deny-all in every namespace in scope.
     DefaultDeny(DefaultDeny),
+    /// The policies in force, edited by the candidates of one change set.
+    ChangeSet(ChangeSet),
+}
+
+/// The name of a change set. Names are few and are kept for the life of the process, so that labels can be compared
+/// and copied as those of the other scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChangeSet(&'static str);
+
+/// So many different names are kept. Further ones are not judged by.
+const MOST_NAMES: usize = 1024;
+
+/// Names of scenarios that are no change sets.
+const OTHERS: [&str; 2] = ["enforced", "default-deny"];
+
+/// Whether a change set may be called so: a DNS label (RFC 1123), and no other scenario's name.
+pub fn is_change_set_name(name: &str) -> bool {
+    let is_inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = (1..=63).contains(&name.len())
+        && name.bytes().all(is_inside)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    is_label && !OTHERS.contains(&name)
+}
+
+impl ChangeSet {
+    /// The change set of that name; `None` where it may not be called so, or there were too many names already.
+    pub fn named(name: &str) -> Option<Self> {
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        // An insertion is whole or did not happen.
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name) {
+            return Some(Self(known));
+        }
+        if !is_change_set_name(name) || names.len() >= MOST_NAMES {
+            return None;
+        }
+        let kept: &'static str = Box::leak(name.to_owned().into_boxed_str());
+        names.insert(kept);
+        Some(Self(kept))
+    }
+
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
 }
 
 impl Scenario {
@@ -88,6 +134,7 @@ impl Scenario {
         match self {
             Self::Enforced => "enforced",
             Self::DefaultDeny(_) => "default-deny",
+            Self::ChangeSet(set) => set.name(),
         }
     }
 }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::edge::{Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol, Scope};
+use super::edge::{
+    Counters, Direction, EdgeKey, IcmpErrors, IfIndex, Observation, OrientedBy, Protocol, Scope,
+};
 use super::time::Timestamp;
 
 /// One connection at one interface, its ends told apart by which is the pod's.
@@ -80,6 +82,7 @@ impl Unoriented {
                 packets_to_initiator,
                 bytes_to_responder,
                 bytes_to_initiator,
+                icmp_errors: IcmpErrors::default(),
             },
             first_seen: self.first_seen,
             last_seen: self.last_seen,

@@ -101,10 +101,16 @@ pub enum Fact {
     Service,
     /// What the cluster is called among others.
     ClusterName,
+    /// The port inside a mesh's tunnel.
+    InnerPort,
+    /// The name that the connection's TLS asks for.
+    ServerName,
+    /// Whether the pod is in the mesh.
+    MeshMember,
 }
 
 impl Fact {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::DomainName,
         Self::MutualTls,
         Self::Principal,
@@ -115,6 +121,9 @@ impl Fact {
         Self::ApiServer,
         Self::Service,
         Self::ClusterName,
+        Self::InnerPort,
+        Self::ServerName,
+        Self::MeshMember,
     ];
 
     /// As files hold it.
@@ -130,6 +139,9 @@ impl Fact {
             Self::ApiServer => "api-server",
             Self::Service => "service",
             Self::ClusterName => "cluster-name",
+            Self::InnerPort => "inner-port",
+            Self::ServerName => "server-name",
+            Self::MeshMember => "mesh-member",
         }
     }
 }
@@ -147,6 +159,9 @@ impl fmt::Display for Fact {
             Self::ApiServer => "where the API server listens",
             Self::Service => "what the Service selects",
             Self::ClusterName => "the name of the cluster",
+            Self::InnerPort => "the port inside the mesh's tunnel",
+            Self::ServerName => "the name that TLS asks for",
+            Self::MeshMember => "whether the pod is in the mesh",
         })
     }
 }

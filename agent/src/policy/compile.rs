@@ -18,6 +18,7 @@ use self::peers::Sets;
 use super::condition::Condition;
 use super::fault::{Content, Field};
 use super::given::Given;
+use super::mesh;
 use super::prefix::Prefixes;
 use super::spec::{Action, Part, Policy, Reach, Rule, Scope, Section, SetFamily};
 use super::tier::{CompiledPeer, CompiledPolicy, CompiledRule, CompiledSection, ConditionId, Tier};
@@ -34,6 +35,8 @@ pub(crate) struct Compiled {
     pub(crate) sees_nodes: bool,
     /// Whether any block may mean addresses of the cluster's pods and nodes.
     pub(crate) blocks_see_cluster: bool,
+    /// Whether any rule asks for the subject's own address.
+    pub(crate) sees_own_address: bool,
 }
 
 impl Compiled {
@@ -55,14 +58,17 @@ impl Compiled {
             dialect,
             sees_nodes: false,
             blocks_see_cluster: false,
+            sees_own_address: false,
         };
         let default_deny = match scenario {
-            Scenario::Enforced => None,
+            Scenario::Enforced | Scenario::ChangeSet(_) => None,
             Scenario::DefaultDeny(settings) => Some(settings),
         };
         let tiers = order::tiers(policies, dialect, default_deny, |placed| compiler.policy(placed));
-        let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, .. } = compiler;
-        Self { tiers, conditions, prefixes, facts: Arc::clone(facts), sees_nodes, blocks_see_cluster }
+        let Compiler { prefixes, conditions, sees_nodes, blocks_see_cluster, sees_own_address, .. } =
+            compiler;
+        let facts = Arc::clone(facts);
+        Self { tiers, conditions, prefixes, facts, sees_nodes, blocks_see_cluster, sees_own_address }
     }
 
     /// Whether any pod could be judged by a policy in this direction.
@@ -85,6 +91,7 @@ struct Compiler<'a> {
     dialect: &'a Dialect,
     sees_nodes: bool,
     blocks_see_cluster: bool,
+    sees_own_address: bool,
 }
 
 /// The policy's own namespace; none for cluster-wide ones.
@@ -99,7 +106,7 @@ impl Compiler<'_> {
         };
         let mut policy = CompiledPolicy {
             reference: Arc::clone(&placed.policy.reference),
-            subject: self.condition(subject, own),
+            subject: self.condition(&mesh::in_dialect(subject, self.dialect), own),
             rank: placed.rank,
             egress: self.section(&placed.part.egress, own),
             ingress: self.section(&placed.part.ingress, own),
@@ -125,6 +132,7 @@ impl Compiler<'_> {
 
     fn rule(&mut self, at: usize, rule: &Rule, own: Own<'_>) -> CompiledRule {
         let Rule { action, peers, ports, not_ports, given, l7, index, name } = rule;
+        self.sees_own_address |= mesh::sees_own_address(given);
         CompiledRule {
             action: *action,
             peers: self.peers(peers, own),

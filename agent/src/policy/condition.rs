@@ -11,6 +11,7 @@ use crate::model::selector::Selector;
 use crate::model::verdict::Fact;
 
 use super::fault::{Content, Field};
+use super::mesh::Member;
 use super::tri::Tri;
 
 /// A condition on everything that a policy can see of a pod. `All` of nothing holds for every pod.
@@ -27,6 +28,7 @@ pub(crate) enum Condition {
     /// One value, where a selector of Kubernetes could not ask for it.
     Value(Key, Test),
     Roles(Roles),
+    InMesh(Member),
     Unknown(Field),
 }
 
@@ -155,6 +157,7 @@ impl Condition {
             Self::PodLabels(selector) => selector.matches(bearer.labels).into(),
             Self::Value(key, test) => key.value(bearer, facts, |value| test.holds(value)),
             Self::Roles(roles) => bearer.roles.has(*roles).into(),
+            Self::InMesh(member) => member.holds(bearer),
             Self::Unknown(field) => Tri::field(field),
         }
     }
@@ -217,6 +220,7 @@ impl fmt::Display for Condition {
             Self::NamespaceLabels(selector) | Self::PodLabels(selector) => selector.fmt(f),
             Self::Value(key, test) => write!(f, "{key} {test}"),
             Self::Roles(roles) => roles.fmt(f),
+            Self::InMesh(member) => member.fmt(f),
             Self::Unknown(_) => f.write_str("unreadable"),
         }
     }

@@ -1,9 +1,11 @@
 //! Three-valued evaluation: what a subject's policies may decide about one connection in one direction.
 
 mod chain;
+mod levels;
 mod ordered;
 mod union;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,6 +22,7 @@ use self::chain::Asked;
 use super::cache::{Membership, TierSelection};
 use super::compile::Compiled;
 use super::judge::NodeRelation;
+use super::mesh::Enforcer;
 use super::prefix::AddressClass;
 use super::spec::Action;
 use super::tier::{CompiledRule, Group, TierKind};
@@ -49,6 +52,10 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) class: AddressClass,
     /// The peer's range, where blocks hold only a part of it.
     pub(crate) divided: Option<IpNet>,
+    /// The subject's, where the peer reaches it.
+    pub(crate) own_address: Option<IpAddr>,
+    /// What is taken as given about mutual TLS, while both cases are tried.
+    pub(crate) assumed_mutual: Option<bool>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     /// What is known of the connection besides.
@@ -154,26 +161,57 @@ impl Sum {
     }
 }
 
-impl Evaluation<'_> {
+impl<'a> Evaluation<'a> {
     /// Asks the tiers of each group in order, until one decides. Where what they may do differs, the answer is
     /// `Unknown`. All groups must allow.
     pub(crate) fn decide(&mut self, selection: &[TierSelection]) -> Decision {
+        let (network, mut asked) = self.group(Group::Network, selection);
+        let (mesh, of_mesh) = self.mesh_group(selection);
+        asked.extend(of_mesh);
+        self.decision([network, mesh], asked)
+    }
+
+    fn group<'s>(&mut self, group: Group, selection: &'s [TierSelection]) -> (Verdict, Vec<Asked<'s>>)
+    where
+        'a: 's,
+    {
         let compiled = self.compiled;
-        let mut sums = [Group::Network, Group::Mesh].map(|_| Sum { allow: false, deny: false, next: true });
+        let mut sum = Sum { allow: false, deny: false, next: true };
         let mut asked = Vec::new();
-        for (tier, selected) in compiled.tiers.iter().zip(selection) {
-            let [network, mesh] = &mut sums;
-            let sum = if tier.group == Group::Network { network } else { mesh };
+        for (tier, selected) in compiled.tiers.iter().zip(selection).filter(|(tier, _)| tier.group == group) {
             let outcomes = match tier.kind {
                 _ if selected.policies.is_empty() || !sum.next => continue,
                 TierKind::Union => self.union(selected),
                 TierKind::Ordered { end, ties } => self.ordered(selected, end, ties),
+                TierKind::Levels => self.levels(selected),
             };
             sum.allow |= outcomes.allow;
             sum.deny |= outcomes.deny;
             sum.next = outcomes.next;
             asked.push(Asked { tier, selected, outcomes });
         }
-        self.decision(sums.map(Sum::verdict), asked)
+        (sum.verdict(), asked)
+    }
+
+    /// The mesh's tiers. Whether there is mutual TLS matters only if the two cases end differently: one tier may
+    /// deny the one, and the next the other.
+    fn mesh_group<'s>(&mut self, selection: &'s [TierSelection]) -> (Verdict, Vec<Asked<'s>>)
+    where
+        'a: 's,
+    {
+        if !self.in_mesh() {
+            return (Verdict::Allow, Vec::new());
+        }
+        let open = self.group(Group::Mesh, selection);
+        if open.0 != Verdict::Unknown || self.mutual_tls(Enforcer::Ztunnel).is_some() {
+            return open;
+        }
+        let cases = [false, true].map(|mutual| {
+            self.assumed_mutual = Some(mutual);
+            self.group(Group::Mesh, selection)
+        });
+        self.assumed_mutual = None;
+        let [plain, mutual] = cases;
+        if plain.0 == mutual.0 && plain.0 != Verdict::Unknown { plain } else { open }
     }
 }

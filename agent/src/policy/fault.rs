@@ -66,6 +66,14 @@ impl Field {
         }
     }
 
+    /// What stands in place of what it says.
+    pub(crate) fn stand_in(&self) -> String {
+        match self.lack {
+            Lack::Content | Lack::Sync => "unreadable".to_owned(),
+            Lack::Support | Lack::Fact(_) => self.text(),
+        }
+    }
+
     /// The same in words, where the policy is plain.
     pub(crate) fn text(&self) -> String {
         match self.lack {

@@ -224,9 +224,11 @@ impl Judge {
             PeerKind::Unknown(reason) => KeyPeer::Unknown(self.cache.reason(reason)),
         };
         let subject = &pod.identity;
-        let given = self.cache.given(case.given).filter(|_| class != AddressClass::DIVIDED);
+        let given = self.cache.given(case.given);
+        let given = given.filter(|_| class != AddressClass::DIVIDED && !self.compiled.sees_own_address);
         let Some(given) = given else {
-            // Rare: blocks that came after the addresses were counted together, or a request of its own.
+            // Rare: blocks that came after the addresses were counted together, a request of its own, or a rule
+            // that asks for the pod's own address.
             let selection = self.selection(subject, case.direction);
             return Arc::new(self.evaluation(subject, peer, class, case, |e| e.decide(&selection)));
         };
@@ -294,6 +296,8 @@ impl Judge {
             peer,
             class,
             divided: case.peer.as_range().filter(|_| class == AddressClass::DIVIDED),
+            own_address: case.subject.address_towards(case.peer),
+            assumed_mutual: None,
             port: case.port,
             protocol: case.protocol,
             given: case.given,
@@ -360,8 +364,10 @@ fn select(
         selected.doubt.is_none() && selected.policy.section(direction).isolates == Ok(true)
     };
     let isolated_by = policies.iter().filter(isolates).map(|s| ObjectRef::clone(&s.policy.reference));
-    let isolated_by = isolated_by.collect();
-    TierSelection { policies, isolated_by }
+    let mut isolated_by: Vec<ObjectRef> = isolated_by.collect();
+    // Parts of one policy stand beside each other.
+    isolated_by.dedup();
+    TierSelection { policies, isolated_by: isolated_by.into() }
 }
 
 fn case<'a>(

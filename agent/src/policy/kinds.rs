@@ -8,7 +8,9 @@ use crate::model::typed::{TypeFault, deciding, typed};
 
 use super::admin;
 use super::calico;
+use super::cilium;
 use super::fault::{Fault, Field};
+use super::istio;
 use super::network_policy;
 use super::spec::{Action, Contents, Part, Place, Policy, Scope};
 
@@ -84,6 +86,46 @@ impl PolicyKind {
         of_calico("StagedNetworkPolicy", true, calico::read_staged_network, unreadable_staged),
         of_calico("StagedGlobalNetworkPolicy", false, calico::read_staged_global, unreadable_staged),
         of_calico("StagedKubernetesNetworkPolicy", true, calico::read_staged_kubernetes, unreadable_staged),
+        Self {
+            kind: istio::AUTHORIZATION,
+            name: istio::AUTHORIZATION,
+            api_versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
+            namespaced: true,
+            read: istio::read_authorization,
+            unreadable: istio::unreadable_authorization,
+        },
+        Self {
+            kind: istio::PEER_AUTHENTICATION,
+            name: istio::PEER_AUTHENTICATION,
+            api_versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
+            namespaced: true,
+            read: istio::read_peer_authentication,
+            unreadable: istio::unreadable_peer_authentication,
+        },
+        Self {
+            kind: cilium::NAMESPACED,
+            name: cilium::NAMESPACED,
+            api_versions: &["cilium.io/v2"],
+            namespaced: true,
+            read: cilium::read_namespaced,
+            unreadable: cilium::unreadable_policy,
+        },
+        Self {
+            kind: cilium::CLUSTERWIDE,
+            name: cilium::CLUSTERWIDE,
+            api_versions: &["cilium.io/v2"],
+            namespaced: false,
+            read: cilium::read_clusterwide,
+            unreadable: |_, field| cilium::unreadable_policy(Scope::Cluster, field),
+        },
+        Self {
+            kind: cilium::CIDR_GROUP,
+            name: cilium::CIDR_GROUP,
+            api_versions: &["cilium.io/v2", "cilium.io/v2alpha1"],
+            namespaced: false,
+            read: cilium::read_group,
+            unreadable: |_, field| cilium::unreadable_group(field),
+        },
     ];
 
     /// Reads an object of this kind. Fields that it does not have, of metadata and status, are left in `unknown`;

@@ -38,7 +38,8 @@ impl Evaluation<'_> {
     /// Whether one rule matches, part by part.
     pub(crate) fn rule(&mut self, rule: &CompiledRule) -> RuleMatch {
         let (peers, peer) = self.peers(&rule.peers);
-        RuleMatch { peers, peer, ports: self.rule_ports(rule), given: rule.given.holds(self.given) }
+        let given = rule.given.holds_with(self.given, &|wanted| self.mesh(wanted));
+        RuleMatch { peers, peer, ports: self.rule_ports(rule), given }
     }
 
     /// Whether a rule is about this port and protocol.
@@ -72,6 +73,8 @@ impl Evaluation<'_> {
             CompiledPeer::All(peers) => return Tri::all(peers, |peer| self.peer(peer)),
             CompiledPeer::Any(peers) => return Tri::any(peers, |peer| self.peer(peer)),
             CompiledPeer::Not(peer) => return !self.peer(peer),
+            // It may be known of a peer that is not.
+            CompiledPeer::Mesh(wanted) => return self.mesh(wanted),
             _ => {}
         }
         if let PeerKind::Unknown(why) = self.peer {
@@ -79,7 +82,9 @@ impl Evaluation<'_> {
         }
         match peer {
             // Above.
-            CompiledPeer::All(_) | CompiledPeer::Any(_) | CompiledPeer::Not(_) => Tri::No,
+            CompiledPeer::All(_) | CompiledPeer::Any(_) | CompiledPeer::Not(_) | CompiledPeer::Mesh(_) => {
+                Tri::No
+            }
             CompiledPeer::Unknown(field) => Tri::field(field),
             CompiledPeer::Block(block, reach) => self.reaches(*reach, |this| this.address(block)),
             CompiledPeer::Blocks(set, reach) => self.reaches(*reach, |this| this.address_set(set)),

@@ -71,6 +71,8 @@ fn rank_rule(evaluation: &mut Evaluation<'_>, rule: &CompiledRule) -> Option<(Ra
     for (at, peer) in peers.iter().enumerate() {
         let rank = match rank_peer(evaluation, peer) {
             Some(Rank::Port) if !evaluation.protocol.has_ports() => continue,
+            // It lacks what else the rule asks for, which is no port.
+            Some(Rank::Port) if !port_lacks => continue,
             Some(Rank::Port) => return Some((Rank::Port, Some(at))),
             Some(_) if port_lacks => Rank::PeerAndPort,
             Some(rank) => rank,
@@ -116,6 +118,7 @@ fn rank_peer(evaluation: &mut Evaluation<'_>, peer: &CompiledPeer) -> Option<Ran
             | CompiledPeer::Blocks(..)
             | CompiledPeer::Named(..)
             | CompiledPeer::Nodes(_)
+            | CompiledPeer::Mesh(_)
             | CompiledPeer::Outside,
             _,
         ) => match evaluation.peer(peer) {
@@ -188,7 +191,8 @@ pub(super) fn peer_text(evaluation: &Evaluation<'_>, peer: &CompiledPeer) -> Str
         CompiledPeer::Block(block, _) => block_text(evaluation, block),
         CompiledPeer::Blocks(set, _) => set_text(set),
         CompiledPeer::Named(pattern, ..) => pattern.to_string(),
-        CompiledPeer::Unknown(_) => "unreadable".to_owned(),
+        CompiledPeer::Mesh(wanted) => wanted.to_string(),
+        CompiledPeer::Unknown(field) => field.stand_in(),
     }
 }
 

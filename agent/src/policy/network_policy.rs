@@ -4,8 +4,6 @@
 pub(super) mod ports;
 mod unknown;
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -13,6 +11,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::model::edge::Direction;
+use crate::model::intern;
 use crate::model::object::ObjectRef;
 use crate::model::selector::Selector;
 
@@ -42,9 +41,12 @@ impl Policy {
         }
         let namespace = policy.metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         let namespace =
-            namespace.map(Arc::from).ok_or_else(|| faults.add("metadata.namespace", "is required"));
-        let reference =
-            ObjectRef { kind: KIND.into(), namespace: namespace.as_ref().ok().cloned(), name: name.into() };
+            namespace.map(intern::string).ok_or_else(|| faults.add("metadata.namespace", "is required"));
+        let reference = ObjectRef {
+            kind: intern::string(KIND),
+            namespace: namespace.as_ref().ok().cloned(),
+            name: name.into(),
+        };
         // Without a spec the API server stores an empty one: it selects every pod, for ingress, without rules.
         let empty = NetworkPolicySpec::default();
         let spec = policy.spec.as_ref().unwrap_or(&empty);

@@ -15,6 +15,7 @@ use super::condition::Condition;
 use super::fault::{Content, Fault, Field, Lack};
 use super::given::Given;
 use super::kinds;
+use super::mesh::MeshMatch;
 
 /// The field of a policy that was not read at all. No path looks like it.
 const NOT_SYNCED: &str = "(not read)";
@@ -97,7 +98,7 @@ pub(crate) enum Place {
 /// security.istio.io's steps, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum MeshStage {
-    /// The first whose rule matches decides: workload before namespace before mesh (`rank`), then the older one.
+    /// Workload before namespace before mesh (`rank`); of each the oldest, which may leave it to the next.
     PeerAuthentication {
         rank: u8,
         created: i64,
@@ -178,7 +179,8 @@ impl Policy {
     }
 
     /// A policy of one part, in force.
-    pub(crate) fn of_part(reference: ObjectRef, faults: Vec<Fault>, part: Part) -> Self {
+    pub(crate) fn of_part(reference: ObjectRef, faults: Vec<Fault>, mut part: Part) -> Self {
+        part.shrink_to_fit();
         Self {
             reference: Arc::new(reference),
             faults,
@@ -231,6 +233,21 @@ impl Part {
             subject: Condition::Unknown(Field::clone(field)),
             egress: Section::unknown(field, actions),
             ingress: Section::unknown(field, actions),
+        }
+    }
+
+    /// Lists that grew have room for four where most have one, and a cluster may have ten thousand policies.
+    fn shrink_to_fit(&mut self) {
+        for section in [&mut self.egress, &mut self.ingress] {
+            section.rules.shrink_to_fit();
+            for rule in &mut section.rules {
+                if let Peers::Of(peers) = &mut rule.peers {
+                    peers.shrink_to_fit();
+                }
+                if let Ports::Of(ports) = &mut rule.ports {
+                    ports.shrink_to_fit();
+                }
+            }
         }
     }
 
@@ -385,6 +402,8 @@ pub(crate) enum Peer {
     Services(ServiceMatch),
     /// What the subject calls so.
     Named(NamePattern, Field),
+    /// What the mesh knows of the initiator.
+    Mesh(MeshMatch),
     Unknown(Field),
 }
 

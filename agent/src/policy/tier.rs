@@ -14,6 +14,7 @@ use crate::model::verdict::Layer;
 
 use super::fault::{Content, Field};
 use super::given::Given;
+use super::mesh::MeshMatch;
 use super::prefix::{ClassSet, PrefixId};
 use super::spec::{Action, L7, NamePattern, PortMatch, Ports, Reach};
 
@@ -45,6 +46,9 @@ pub(crate) enum TierKind {
     /// The first matching rule decides, in the order of the policies. Where none matches, `end` does, if a
     /// policy of the tier selects the pod. With `ties`, the order of policies of equal rank is open.
     Ordered { end: Action, ties: bool },
+    /// Of the policies of one rank that select the pod, the first alone is asked; where none of its rules matches,
+    /// the next rank is.
+    Levels,
 }
 
 /// One policy with one subject, compiled.
@@ -120,6 +124,7 @@ pub(crate) enum CompiledPeer {
     Blocks(Arc<BlockSet>, Reach),
     /// What is called so: the known addresses, and whether an unknown one may be.
     Named(NamePattern, Arc<BlockSet>, Option<Field>),
+    Mesh(MeshMatch),
     Unknown(Field),
 }
 

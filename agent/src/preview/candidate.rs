@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Base, Settings};
 use crate::cluster::Object;
 use crate::model::object::ObjectRef;
+use crate::policy::{Laid, lay};
 
 /// What a candidate does to one object of the base.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,17 +80,13 @@ pub(super) fn lay_over(base: &[Object], candidate: &[Object], settings: &Setting
     let mut edits = Vec::new();
     for object in candidate.iter().filter(|object| judges(object)) {
         let reference = object.reference();
-        let action = if settings.delete {
-            match after.remove(&reference) {
-                Some(_) => Action::Deletes,
-                None => Action::Misses,
-            }
-        } else {
-            match after.insert(reference.clone(), object.clone()) {
-                None => Action::Adds,
-                Some(old) if old == *object => Action::Keeps,
-                Some(_) => Action::Replaces,
-            }
+        let new = (!settings.delete).then(|| object.clone());
+        let action = match lay(&mut after, reference.clone(), new) {
+            Laid::Adds => Action::Adds,
+            Laid::Replaces => Action::Replaces,
+            Laid::Keeps => Action::Keeps,
+            Laid::Deletes => Action::Deletes,
+            Laid::Misses => Action::Misses,
         };
         edits.push(Edit { action, object: reference });
     }

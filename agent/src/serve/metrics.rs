@@ -37,7 +37,7 @@ pub use self::readings::{PolicyState, Readings, Source, Watch, WouldDenyEdges};
 pub use self::series::OVERFLOW;
 use self::series::{Closed, Failed, Forbidden, Peer, PortLabel, Violation, WouldDeny};
 use crate::model::cause::Cause;
-use crate::model::edge::{Direction, Protocol};
+use crate::model::edge::{Direction, IcmpErrors, Protocol};
 use crate::model::endpoint::{Endpoint, Party, Pod};
 use crate::model::object::WorkloadRef;
 use crate::model::outcome::Outcome;
@@ -80,6 +80,7 @@ pub struct JudgedDelta<'a> {
     pub protocol: Protocol,
     pub cause: Cause,
     pub outcome: Outcome,
+    pub icmp_errors: IcmpErrors,
     /// When the last packet of the interval was seen.
     pub at: Timestamp,
     /// One answer a scenario.
@@ -162,6 +163,7 @@ struct Families {
     mismatch: Capped<Closed>,
     lost_packets: Capped<Closed>,
     lost_edges: Capped<Closed>,
+    icmp_errors: Capped<Closed>,
     would_deny_edges: Admitted,
 }
 
@@ -252,12 +254,19 @@ impl Families {
             mismatch: closed(),
             lost_packets: closed(),
             lost_edges: closed(),
+            icmp_errors: closed(),
             would_deny_edges: Admitted::new(per_family),
         }
     }
 
     fn record(&mut self, delta: &JudgedDelta<'_>) {
         self.record_failed(delta);
+        for (kind, errors) in delta.icmp_errors.kinds() {
+            if errors > 0 {
+                let series = Closed::IcmpErrors { direction: delta.direction, kind };
+                self.icmp_errors.add(series, errors, None);
+            }
+        }
         let connections = delta.outcome.connections;
         if connections == 0 {
             return;
@@ -388,6 +397,11 @@ impl Families {
             encoder,
             "dryfence_failed_connections",
             "Connections that were refused or that nobody answered; no scenario counts them",
+        )?)?;
+        self.icmp_errors.encode(counter(
+            encoder,
+            "dryfence_icmp_errors",
+            "ICMP errors that quoted a packet of an edge; nobody judges them",
         )?)?;
         self.unknown.encode(counter(
             encoder,

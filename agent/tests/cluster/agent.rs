@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dryfence::audit::auditor::{Auditor, Judged, Recorder, Settings};
 use dryfence::cluster::index::Index;
-use dryfence::cluster::kubernetes::{self, Batch, ClusterArgs, WatchReading, Watches};
+use dryfence::cluster::kubernetes::{self, Batch, ClusterArgs, Followed, WatchReading, Watches};
 use dryfence::model::dialect::Dialect;
 use dryfence::model::edge::{
     Counters, Direction, EdgeKey, IfIndex, Observation, OrientedBy, Protocol, Scope,
@@ -39,6 +39,7 @@ pub(crate) struct Agent {
     pub(crate) watches: Watches,
     pub(crate) warnings: Vec<String>,
     batches: mpsc::Receiver<Batch>,
+    questions: Option<mpsc::Sender<Vec<IpAddr>>>,
     interfaces: u32,
 }
 
@@ -67,22 +68,32 @@ impl Agent {
         Self::with(args.kubeconfig().await.unwrap(), None)
     }
 
+    /// Follows the pods of one node, and asks for others.
+    pub(crate) async fn of_node(cluster: &Cluster, node: &str) -> Self {
+        Self::with(cluster.admin_config().await, Some(node))
+    }
+
     pub(crate) fn with(config: Config, node: Option<&str>) -> Self {
         let watches = Watches::default();
         let client = kubernetes::client(config, &watches).unwrap();
         let node: Option<Arc<str>> = node.map(Arc::from);
-        let settings = kubernetes::Settings { node: node.clone(), rediscover: Duration::from_millis(300) };
+        let rediscover = Duration::from_millis(300);
+        let settings = kubernetes::Settings { node: node.clone(), rediscover, only: node.clone() };
         let settings_of_auditor = Settings {
             node,
             dialect: Dialect::STANDARD,
             scenarios: vec![Scenario::Enforced],
             most_edges: 1000,
         };
-        let mut auditor = Auditor::new(settings_of_auditor, Index::default());
+        let mut index = Index::default();
+        if settings.only.is_some() {
+            index.ask_for_peers();
+        }
+        let mut auditor = Auditor::new(settings_of_auditor, index);
         let mut counted = Counted::default();
-        let batches = kubernetes::follow(&client, &watches, settings);
+        let Followed { batches, questions } = kubernetes::follow(&client, &watches, settings);
         auditor.change(Vec::new(), watches.gaps(), Timestamp::now(), &mut counted);
-        Self { auditor, counted, batches, watches, warnings: Vec::new(), interfaces: 0 }
+        Self { auditor, counted, batches, questions, watches, warnings: Vec::new(), interfaces: 0 }
     }
 
     /// Takes news until the condition holds.
@@ -176,6 +187,12 @@ impl Agent {
     /// Has an observation judged as read now.
     pub(crate) fn observe(&mut self, seen: Observation) {
         self.auditor.observe(&[seen], Timestamp::now(), &mut self.counted);
+    }
+
+    /// Asks for the addresses that edges wait for.
+    pub(crate) async fn ask(&self) {
+        let awaited = self.auditor.awaited(Timestamp::now());
+        self.questions.as_ref().unwrap().send(awaited).await.unwrap();
     }
 
     /// Lets as much time pass as edges wait for an end to become known. No clock is waited for.

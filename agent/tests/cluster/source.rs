@@ -157,7 +157,7 @@ fn a_kind_that_may_not_be_read_is_named_and_the_rest_works() {
         assert!(!reading.synced);
         let problem = reading.problem().unwrap();
         assert!(problem.contains("NetworkPolicy") && problem.contains("403"), "{problem}");
-        assert!(agent.warnings.iter().any(|warning| *warning == problem), "{:?}", agent.warnings);
+        assert!(agent.warnings.contains(&problem), "{:?}", agent.warnings);
         let interface = agent.interface(&[&db]);
         let seen = agent.seen(interface, &web, &db, 1);
         agent.observe(seen);

@@ -11,7 +11,7 @@ use dryfence::history::file::Header;
 use dryfence::model::record::{EdgeList, WindowRecord};
 use dryfence::model::time::Timestamp;
 use dryfence::serve::access::{self, Access, ApiServer as Reviews, Reviewer};
-use dryfence::serve::api::{self, AgentStatus, Edges, Recorded, Unavailable};
+use dryfence::serve::api::{self, AgentStatus, Edges, Query, Recorded, Unavailable};
 use dryfence::serve::listen::Bound;
 use dryfence::serve::ready::Gates;
 use dryfence::serve::tls;
@@ -94,7 +94,7 @@ struct Served {
 }
 
 impl Edges for Served {
-    fn edges(&self) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
+    fn edges(&self, _: &Query) -> BoxFuture<'_, Result<Arc<EdgeList>, Unavailable>> {
         Box::pin(async { Ok(Arc::clone(&self.list)) })
     }
 

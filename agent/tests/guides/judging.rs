@@ -10,6 +10,7 @@ use dryfence::model::cause::Cause;
 use dryfence::model::dialect::Dialect;
 use dryfence::model::edge::{Counters, Direction, Edge, OrientedBy};
 use dryfence::model::endpoint::{Connection, Endpoint, Party, Pod};
+use dryfence::model::facts::{ConnectionFacts, Request};
 use dryfence::model::object::WorkloadRef;
 use dryfence::model::scenario::{DefaultDeny, Scenario};
 use dryfence::model::time::Timestamp;
@@ -17,7 +18,7 @@ use dryfence::model::verdict::{Decision, Judgement};
 use dryfence::policy::Judge;
 use dryfence::segment::{SegmentJudge, SegmentMap, Surroundings};
 
-use super::fixture::{Both, End, Fixture, Line, Query};
+use super::fixture::{Asked, Both, End, Fixture, Line, Query};
 
 fn pods(index: &Index, end: &End) -> Vec<Arc<Pod>> {
     let pods = match end {
@@ -88,7 +89,8 @@ pub(crate) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     pub(crate) fn new(fixture: &'a Fixture) -> Self {
-        let judge = |index: &Index, scenario| Judge::new(&index.policies(), Dialect::STANDARD, &scenario);
+        let dialect: Dialect = fixture.settings.dialect.as_deref().unwrap_or("standard").parse().unwrap();
+        let judge = |index: &Index, scenario| Judge::new(&index.policies(), dialect, &scenario);
         let mut around =
             Surroundings { api_server: fixture.settings.api_server.clone(), ..Surroundings::default() };
         for (address, vlan) in &fixture.settings.vlans {
@@ -117,11 +119,12 @@ impl<'a> Bench<'a> {
         let query: Query = serde_json::from_value(query.clone())
             .unwrap_or_else(|error| panic!("{} line {number}: query: {error}", self.fixture.name));
         let mut compared = 0;
+        let given = ConnectionFacts { request: line.request.as_ref().map(request), ..ConnectionFacts::NONE };
         for (initiator, responder) in pairs(&self.fixture.index, &query) {
             let connection = connection(&query, &initiator, &responder);
-            let enforced = self.enforced.judge(&connection);
+            let enforced = self.enforced.judge_given(&connection, &given);
             compared += self.both(number, "enforced", &enforced, line.enforced.as_ref());
-            let judgement = self.default_deny.judge(&connection);
+            let judgement = self.default_deny.judge_given(&connection, &given);
             compared += self.both(number, "default-deny", &judgement, line.default_deny.as_ref());
             let cause = classify(&connection);
             if let Some(expected) = line.cause {
@@ -200,6 +203,22 @@ impl<'a> Bench<'a> {
         }
         expected.crossings.len()
     }
+}
+
+fn request(asked: &Asked) -> Arc<Request> {
+    let Asked { dns, method, path, host, headers } = asked;
+    Arc::new(match dns {
+        Some(name) => Request::Dns { name: name.as_str().into() },
+        None => Request::Http {
+            method: method.as_str().into(),
+            path: path.as_str().into(),
+            host: host.as_str().into(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect(),
+        },
+    })
 }
 
 const fn connection<'a>(query: &Query, initiator: &'a Party, responder: &'a Party) -> Connection<'a> {

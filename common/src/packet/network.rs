@@ -1,7 +1,7 @@
 //! IPv4 and IPv6 headers, with options and extension headers.
 
 use super::{Bytes, Fragment, be16};
-use crate::address::{Address, mapped};
+use crate::address::{Words, mapped_words};
 use crate::counter::Counter;
 
 /// Extension headers that may follow each other. RFC 8200 lists 7 in its recommended order, one of them twice.
@@ -19,8 +19,8 @@ const DESTINATION: u8 = 60;
 
 /// What the network header says.
 pub(super) struct Datagram {
-    pub(super) source: Address,
-    pub(super) destination: Address,
+    pub(super) source: Words,
+    pub(super) destination: Words,
     pub(super) protocol: u8,
     /// Where the transport header begins; meaningless in a later fragment.
     pub(super) payload: usize,
@@ -32,46 +32,46 @@ pub(super) struct Datagram {
 
 #[inline(always)]
 pub(super) fn ipv4<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, Counter> {
-    let header: [u8; 20] = bytes.read(at).ok_or(Counter::Truncated)?;
-    let header_length = usize::from(header[0] & 0xf) * 4;
-    let total = be16(header[2], header[3]);
-    if header[0] >> 4 != 4 || header_length < 20 || (total != 0 && usize::from(total) < header_length) {
+    let header: [u32; 5] = bytes.words(at).ok_or(Counter::Truncated)?;
+    let [first, second, third, source, destination] = header;
+    let ([first, second, third], group) =
+        ([first, second, third].map(u32::from_be), u32::from_be(destination));
+    let header_length = (first >> 24 & 0xf) as usize * 4;
+    let total = first & 0xffff;
+    if first >> 28 != 4 || header_length < 20 || (total != 0 && (total as usize) < header_length) {
         return Err(Counter::Malformed);
     }
-    let pieces = be16(header[6], header[7]);
-    let identification = u32::from(be16(header[4], header[5]));
-    let destination = [header[16], header[17], header[18], header[19]];
     Ok(Datagram {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        destination: mapped(destination),
-        protocol: header[9],
+        source: mapped_words(source),
+        destination: mapped_words(destination),
+        protocol: (third >> 16) as u8,
         payload: at + header_length,
-        length: length_of(u32::from(total), bytes.length(), at),
+        length: length_of(total, bytes.length(), at),
         // 224.0.0.0/4 and the limited broadcast; a subnet's broadcast shows in the Ethernet destination.
-        to_group: destination[0] >> 4 == 0xe || destination == [0xff; 4],
+        to_group: group >> 28 == 0xe || group == u32::MAX,
         // The offset, and the flag "more fragments".
-        fragment: fragment(pieces & 0x1fff != 0, pieces & 0x2000 != 0, identification),
+        fragment: fragment(second & 0x1fff != 0, second & 0x2000 != 0, second >> 16),
     })
 }
 
 #[inline(always)]
 pub(super) fn ipv6<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Datagram, Counter> {
-    let header: [u8; 40] = bytes.read(at).ok_or(Counter::Truncated)?;
-    if header[0] >> 4 != 6 {
+    let header: [u32; 10] = bytes.words(at).ok_or(Counter::Truncated)?;
+    let [first, second, a, b, c, d, e, f, g, h] = header;
+    if u32::from_be(first) >> 28 != 6 {
         return Err(Counter::Malformed);
     }
-    let [_, _, _, _, high, low, next, _, addresses @ ..] = header;
-    let (source, destination) = halves(addresses);
-    let payload_length = be16(high, low);
+    let second = u32::from_be(second);
+    let (payload_length, next) = (second >> 16, (second >> 8) as u8);
     // 0 is a jumbogram, or GSO beyond 64 KiB.
-    let total = if payload_length == 0 { 0 } else { u32::from(payload_length) + 40 };
+    let total = if payload_length == 0 { 0 } else { payload_length + 40 };
     let mut datagram = Datagram {
-        source,
-        destination,
+        source: [a, b, c, d],
+        destination: [e, f, g, h],
         protocol: next,
         payload: at + 40,
         length: length_of(total, bytes.length(), at),
-        to_group: destination[0] == 0xff,
+        to_group: u32::from_be(e) >> 24 == 0xff,
         fragment: Fragment::WHOLE,
     };
     if is_extension(next) && !datagram.to_group {
@@ -143,14 +143,4 @@ const fn is_extension(protocol: u8) -> bool {
 fn length_of(claimed: u32, packet: usize, at: usize) -> u32 {
     let available = packet.saturating_sub(at) as u32;
     if claimed == 0 || claimed > available { available } else { claimed }
-}
-
-#[inline(always)]
-fn halves(both: [u8; 32]) -> (Address, Address) {
-    let mut first = [0; 16];
-    let mut second = [0; 16];
-    let (head, tail) = both.split_at(16);
-    first.copy_from_slice(head);
-    second.copy_from_slice(tail);
-    (first, second)
 }

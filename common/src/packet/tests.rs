@@ -223,8 +223,6 @@ fn what_nobody_judges_is_named() {
         ("neighbour solicitation", to6(B6, ICMPV6, &icmp(135, 0, &[0; 16])), Counter::NeighbourDiscovery),
         ("router advertisement", to6(B6, ICMPV6, &icmp(134, 0, &[0; 16])), Counter::NeighbourDiscovery),
         ("listener report", to6(B6, ICMPV6, &icmp(143, 0, &[0; 16])), Counter::ListenerDiscovery),
-        ("packet too big", to6(B6, ICMPV6, &icmp(2, 0, &[0; 48])), Counter::OtherIcmp),
-        ("fragmentation needed", to4(B4, ICMP, &icmp(3, 4, &[0; 28])), Counter::OtherIcmp),
         ("timestamp", to4(B4, ICMP, &icmp(13, 0, &[0; 12])), Counter::OtherIcmp),
         ("GRE", to4(B4, 47, &[0; 30]), Counter::OtherProtocol),
         ("no next header", to6(B6, 59, &[]), Counter::OtherProtocol),
@@ -332,7 +330,25 @@ fn an_unreachable_speaks_of_the_packet_it_quotes() {
 
     // What somebody else sent says nothing about whoever receives the error.
     let others = ipv4(v4(A4), v4(router), TCP, &[], 0, &mk_tcp(SYN, 7, 0));
-    assert_eq!(read(&frame(ip(router), ip(B4), ICMP, &icmp(3, 1, &others))), Err(Counter::OtherIcmp));
+    assert_eq!(read(&frame(ip(router), ip(B4), ICMP, &icmp(3, 1, &others))), Err(Counter::ErrorOfNoEdge));
+}
+
+#[test]
+fn other_errors_speak_of_the_packet_they_quote_and_refuse_nothing() {
+    let data = mk_tcp(ACK, 1235, 1);
+    let quoted = ipv4(v4(B4), v4(A4), TCP, &[1; 8], 0, &data[..8]);
+    for (kind, code) in [(3, 4), (4, 0), (5, 1), (11, 0), (11, 1), (12, 2)] {
+        let packet = read(&frame(ip("203.0.113.1"), ip(B4), ICMP, &icmp(kind, code, &quoted))).unwrap();
+        assert_eq!((packet.step, packet.protocol), (Step::Error, TCP), "{kind}, {code}");
+        assert_eq!(packet.error, u16::from(kind) * 256 + u16::from(code));
+        assert_ends(&packet, B4, A4);
+    }
+    let quoted = ipv6(v6(B6), v6(A6), FRAGMENT, &fragment(TCP, 0, &data));
+    for (kind, quoted) in [(2, &ipv6(v6(B6), v6(A6), 60, &extension(TCP, 2, &data))), (3, &quoted)] {
+        let error = frame(ip("2001:db8::1"), ip(B6), ICMPV6, &icmp(kind, 0, quoted));
+        let packet = read(&error).unwrap();
+        assert_eq!((packet.step, packet.error), (Step::Error, u16::from(kind) * 256));
+    }
 }
 
 #[test]
@@ -359,6 +375,15 @@ impl Bytes for Watched<'_> {
         // The kernel's verifier knows packet offsets up to 65,535.
         assert!(offset + N <= 0xffff, "{offset}");
         self.0.read(offset)
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        assert!(offset + 4 * N <= 0xffff, "packet offsets end at 65,535: {offset}");
+        self.0.words(offset)
+    }
+
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.head()
     }
 }
 
@@ -388,6 +413,19 @@ fn plausible() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// What the short way says of a packet is what is so.
+#[track_caller]
+fn assert_short_way_agrees(bytes: &[u8], link: Link) {
+    let short = plain(bytes, link).map(|plain| plain.packet());
+    if let Some(packet) = short {
+        assert_eq!(parse(bytes, link), Ok(packet));
+    }
+    if is_plain_data(bytes, link) {
+        let packet = short.unwrap();
+        assert_eq!((packet.protocol, packet.step), (TCP, Step::Continue));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -395,6 +433,7 @@ proptest! {
             if let Ok(packet) = parse(&Watched(&bytes), link) {
                 prop_assert!(packet.length as usize <= bytes.len());
             }
+            assert_short_way_agrees(&bytes, link);
         }
     }
 
@@ -405,5 +444,30 @@ proptest! {
             prop_assert!(packet.length as usize <= bytes.len());
             prop_assert!(packet.headers as usize <= bytes.len() + 40);
         }
+        assert_short_way_agrees(bytes, Link::Ethernet);
+    }
+
+    #[test]
+    fn the_short_way_agrees_where_a_byte_of_a_usual_packet_is_another(
+        is_v4 in any::<bool>(),
+        is_tcp in any::<bool>(),
+        flags in any::<u8>(),
+        payload in 0_usize..30,
+        link in prop_oneof![Just(Link::Ethernet), Just(Link::Ip)],
+        (at, byte) in (0_usize..80, any::<u8>()),
+    ) {
+        let segment = Tcp { source: 40000, destination: 80, sequence: 7, acknowledged: 8, flags };
+        let (protocol, segment) =
+            if is_tcp { (TCP, segment.with(payload)) } else { (UDP, udp(40000, 53, payload + 12)) };
+        let [from, to] = if is_v4 { [A4, B4] } else { [A6, B6] };
+        let mut bytes = frame(ip(from), ip(to), protocol, &segment);
+        if link == Link::Ip {
+            bytes.drain(..14);
+        }
+        prop_assert_eq!(plain(&bytes[..], link).is_some(), !is_tcp || flags & (FIN | RST) == 0);
+        if let Some(place) = bytes.get_mut(at) {
+            *place = byte;
+        }
+        assert_short_way_agrees(&bytes, link);
     }
 }

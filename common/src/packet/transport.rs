@@ -1,13 +1,7 @@
 //! Transport headers: ports, and which step of a connection the packet is.
 
-use super::{Bytes, Step, be16};
+use super::{ACK, Bytes, FIN, RST, SYN, Step, be16};
 use crate::counter::Counter;
-
-const FIN_SYN_RST_ACK: u8 = 0x17;
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// SCTP chunk types (RFC 9260, 3.2).
 const INIT: u8 = 1;
@@ -34,7 +28,7 @@ pub(super) fn tcp<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment, Co
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     let acknowledged = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     // What answers a SYN acknowledges its sequence number plus one, and what follows a SYN starts there.
-    let (step, number) = match header[13] & FIN_SYN_RST_ACK {
+    let (step, number) = match header[13] & (FIN | SYN | RST | ACK) {
         SYN => (Step::Open, sequence),
         flags if flags & (RST | ACK) == RST | ACK => {
             let step = if sequence == 0 { Step::Refuse } else { Step::Abort };
@@ -67,7 +61,7 @@ pub(super) fn udp<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment, Co
 
 /// Both ports: a client on an ephemeral port that happens to ask port 67 is no DHCP client.
 #[inline(always)]
-const fn is_dhcp(source: u16, destination: u16) -> bool {
+pub(super) const fn is_dhcp(source: u16, destination: u16) -> bool {
     matches!((source, destination), (67 | 68, 67 | 68) | (546 | 547, 546 | 547))
 }
 
@@ -100,8 +94,9 @@ pub(super) fn icmp<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment, C
     match (kind, code) {
         (8, _) => Ok(echo(Step::Request, 8, code)),
         (0, _) => Ok(echo(Step::Reply, 8, code)),
-        // Code 4, "fragmentation needed", refuses nothing.
         (3, 0..=3 | 5..=15) => Ok(echo(Step::Unreachable, kind, code)),
+        // "Fragmentation needed" refuses nothing; source quench, redirect, time exceeded, parameter problem.
+        (3, 4) | (4 | 5 | 11 | 12, _) => Ok(echo(Step::Error, kind, code)),
         _ => Err(Counter::OtherIcmp),
     }
 }
@@ -113,6 +108,8 @@ pub(super) fn icmpv6<B: Bytes + ?Sized>(bytes: &B, at: usize) -> Result<Segment,
         128 => Ok(echo(Step::Request, 128, code)),
         129 => Ok(echo(Step::Reply, 128, code)),
         1 => Ok(echo(Step::Unreachable, kind, code)),
+        // Packet too big, time exceeded, parameter problem.
+        2..=4 => Ok(echo(Step::Error, kind, code)),
         133..=137 => Err(Counter::NeighbourDiscovery),
         130..=132 | 143 => Err(Counter::ListenerDiscovery),
         _ => Err(Counter::OtherIcmp),

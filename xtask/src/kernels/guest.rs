@@ -31,13 +31,21 @@ impl Drop for Ended {
     }
 }
 
+/// How a guest ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself, after its tests: what its init wrote.
+    Done(String),
+    /// It said nothing for too long: since when, and the tail of what it said.
+    Hung(String),
+}
+
 impl Guest<'_> {
-    /// Boots it and waits until it powers itself off. Returns what its init wrote.
+    /// Boots it and waits until it powers itself off, or says nothing for longer than `patience`.
     ///
     /// # Errors
-    /// Where the emulator cannot be started, or the tests in the guest said nothing for too long or did not get to
-    /// their end: with the tail of what was said.
-    pub(super) fn run(&self, patience: Duration) -> Result<String> {
+    /// Where the emulator cannot be started, or the guest ended before its tests did: with the tail of what was said.
+    pub(super) fn run(&self, patience: Duration) -> Result<End> {
         let folder = tempfile::tempdir()?;
         let console = folder.path().join("console");
         let mut command = self.emulator.command();
@@ -68,14 +76,15 @@ impl Guest<'_> {
         let text = fs::read(&console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).replace('\r', "");
         let Some(status) = status else {
-            bail!("it said nothing for {} s and was ended\n{}", patience.as_secs(), tail(&text));
+            let silence = patience.as_secs();
+            return Ok(End::Hung(format!("it said nothing for {silence} s and was ended\n{}", tail(&text))));
         };
         let results = results(&text);
         if !results.lines().any(|line| line == "== done") {
             let said = emulator.0.stderr.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
             bail!("it ended ({status}) before its tests did\n{}{}", said, tail(&text));
         }
-        Ok(results)
+        Ok(End::Done(results))
     }
 }
 

@@ -92,17 +92,16 @@ fn libraries_in(listed: &str) -> Vec<String> {
 pub(super) fn build(
     contents: &Contents<'_>,
     kernel: &KernelFiles,
-    filter: Option<&str>,
+    filters: &[String],
 ) -> Result<tempfile::NamedTempFile> {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys", "tmp", "run"] {
         archive.folder(folder);
     }
-    let init = match filter {
-        // A name of a test has no quotes in it.
-        Some(filter) => INIT.replace("\"$@\"", &format!("'{}'", filter.replace('\'', ""))),
-        None => INIT.to_owned(),
-    };
+    // A name of a test has no quotes in it.
+    let quoted: Vec<String> =
+        filters.iter().map(|filter| format!("'{}'", filter.replace('\'', ""))).collect();
+    let init = if quoted.is_empty() { INIT.to_owned() } else { INIT.replace("\"$@\"", &quoted.join(" ")) };
     archive.file("init", init.as_bytes());
     for (path, content) in &contents.files {
         archive.file(path, content);

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use clap::CommandFactory as _;
 use dryfence::cli::Cli;
+use dryfence::cluster::kubernetes::WATCHED;
+use dryfence::serve::access::PERMISSION;
 use serde_json::{Value, json};
 use xtask::{helm, tools};
 
@@ -17,7 +19,7 @@ fn pod() -> Value {
 
 #[test]
 fn helm_has_nothing_against_the_charts() {
-    for chart in ["dryfence"] {
+    for chart in ["dryfence", "dryfence-crds"] {
         let rendered = helm::render(chart, &json!({})).unwrap();
         assert_eq!(rendered.complaints(), Vec::<String>::new(), "{chart}");
     }
@@ -183,6 +185,32 @@ fn roles_change_nothing_and_read_no_secrets() {
         assert!(!resources.iter().any(is_forbidden), "{rule}");
         assert!(!strings("apiGroups").contains(&"*".to_owned()));
     }
+}
+
+#[test]
+fn the_role_reads_what_is_watched_and_nothing_else() {
+    let objects = folder("base");
+    let of = |kind: &str, name: &str| {
+        let found =
+            objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in of("ClusterRole", "dryfence") {
+        let strings = |key: &str| -> Vec<String> { serde_json::from_value(rule[key].clone()).unwrap() };
+        if strings("verbs") != ["get", "list", "watch"] {
+            continue;
+        }
+        for group in strings("apiGroups") {
+            granted.extend(strings("resources").into_iter().map(|resource| format!("{group}/{resource}")));
+        }
+    }
+    let watched = WATCHED.iter().map(|kind| format!("{}/{}", kind.group, kind.plural));
+    assert_eq!(granted, watched.collect());
+    // The agent lets a token read whose owner has this permission.
+    let (verb, group, resource) = PERMISSION;
+    let reader = of("ClusterRole", "dryfence-reader");
+    assert_eq!(reader[0], json!({ "apiGroups": [group], "resources": [resource], "verbs": [verb] }));
 }
 
 #[test]

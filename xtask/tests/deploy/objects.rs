@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
@@ -145,6 +148,12 @@ fn check(object: &Value) -> Result<(), String> {
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => {
             as_type::<CustomResourceDefinition>(object)
         }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => {
+            as_type::<ValidatingAdmissionPolicy>(object)
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            as_type::<ValidatingAdmissionPolicyBinding>(object)
+        }
         ("monitoring.coreos.com/v1", "PodMonitor") => {
             as_type::<operator::Object<operator::PodMonitorSpec>>(object)
         }
@@ -187,7 +196,7 @@ fn the_check_finds_what_is_wrong() {
 
 #[test]
 fn every_manifest_is_what_kubernetes_has_types_for() {
-    for name in ["base", "monitoring", "cleanup"] {
+    for name in ["base", "monitoring", "cleanup", "crds"] {
         assert_valid(&folder(name));
     }
 }
@@ -230,7 +239,7 @@ fn the_chart_is_valid_with_everything_changed() {
     assert_eq!(agent["spec"]["priorityClassName"], Value::Null);
     assert_eq!(agent["metadata"]["annotations"]["a"], "b");
     let readers = documents(rendered.template("reader.yaml"));
-    assert_eq!(readers[2]["subjects"][0]["name"], "sre");
+    assert_eq!(readers[4]["subjects"][0]["name"], "sre");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The log, and its filter, which follows the settings file while the agent runs.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::cli::settings::log_of;
 
 /// What is logged where nothing says otherwise.
 pub(super) const DEFAULT: &str = "info";
+/// What the client of the API server says of every attempt; the watches say it once, by kind. A filter that names
+/// these goes before it.
+const QUIET: &str = "kube_client=error,kube_runtime=error";
 /// How often the file is looked at. It is a few lines; a ConfigMap's is replaced by swapping links, which a watch on
 /// the file itself does not see.
 const POLL: Duration = Duration::from_secs(2);
@@ -22,6 +25,13 @@ pub(super) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::P
     EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
+/// The filter that is meant by a text.
+fn parsed(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // By itself first, so that an error is about what was written.
+    EnvFilter::try_new(text)?;
+    EnvFilter::try_new(format!("{QUIET},{text}"))
+}
+
 type Change = Box<dyn Fn(EnvFilter) -> bool + Send>;
 
 /// Starts the log, and follows the settings file's `log` unless a flag or variable goes before it.
@@ -29,8 +39,8 @@ type Change = Box<dyn Fn(EnvFilter) -> bool + Send>;
 /// # Errors
 /// Where the filter is none, a log was started before, or no thread can be started.
 pub(super) fn start(serving: &ServingArgs, config: Option<&Path>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&serving.log)
-        .with_context(|| format!("--log \"{}\" is not a filter", serving.log))?;
+    let filter =
+        parsed(&serving.log).with_context(|| format!("--log \"{}\" is not a filter", serving.log))?;
     let text =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // The filter goes last: it takes the format's type with it.
@@ -57,7 +67,7 @@ pub(super) fn start(serving: &ServingArgs, config: Option<&Path>) -> anyhow::Res
 
 /// Takes over what the file says, for as long as the process lives. What cannot be read changes nothing, and is said
 /// once.
-fn follow(config: &PathBuf, mut log: String, change: &Change) {
+fn follow(config: &Path, mut log: String, change: &Change) {
     let mut complaint = String::new();
     loop {
         thread::sleep(POLL);
@@ -66,7 +76,7 @@ fn follow(config: &PathBuf, mut log: String, change: &Change) {
             if wanted == log {
                 return Ok(());
             }
-            let filter = EnvFilter::try_new(&wanted)
+            let filter = parsed(&wanted)
                 .map_err(|error| format!("{}: log: \"{wanted}\": {error}", config.display()))?;
             if change(filter) {
                 // At the level that always shows: who asked for less should see that it was heard.

@@ -77,9 +77,10 @@ fn judged(args: &Args, recording: Recording) -> anyhow::Result<Flows> {
         name: scenario.name().to_owned(),
         description: scenario.to_string(),
     };
-    list.scenarios = scenarios.iter().map(record).collect();
     let mut judges = Judges::of_recording(&scenarios, dialect, &cluster.objects, &edges, header.end);
-    list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge, &scenarios)).collect();
+    list.warnings.extend(judges.warning().map(ToOwned::to_owned));
+    list.scenarios = judges.scenarios().iter().map(record).collect();
+    list.edges = edges.iter().map(|edge| judges.judge(edge).record(edge)).collect();
     // After the edges: which of them are in two segments is known only now.
     list.segment_maps = judges.segment_maps();
     list.exception_findings = judges.exception_findings();

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::finding::words::{moment, short_port};
 use crate::finding::{End, Link};
 use crate::model::cause::Cause;
-use crate::model::edge::{Direction, OrientedBy, Protocol};
+use crate::model::edge::{Direction, IcmpErrors, OrientedBy, Protocol};
 use crate::model::outcome::Outcome;
 use crate::model::record::{EdgeList, EdgeRecord, PartyRecord, SegmentRecord};
 use crate::model::time::Timestamp;
@@ -90,6 +90,7 @@ pub(super) struct Row {
     pub(super) bytes: u64,
     /// Whether they are an estimate.
     pub(super) estimated: bool,
+    pub(super) icmp_errors: IcmpErrors,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) cause: Cause,
@@ -170,6 +171,11 @@ impl Row {
                 failed: seen.attempts.saturating_sub(seen.connections),
                 bytes: bytes.fold(0, u64::saturating_add),
                 estimated: link.all_pairs().flat_map(|pair| pair.records()).any(|edge| edge.estimated),
+                // Both sides may have seen the same; each edge's are in the JSON.
+                icmp_errors: link
+                    .all_pairs()
+                    .flat_map(|pair| pair.records())
+                    .fold(IcmpErrors::default(), |sum, edge| sum.plus(edge.counters.icmp_errors)),
                 first: seen.first,
                 last: seen.last,
                 cause: link.cause,
@@ -207,6 +213,7 @@ impl Row {
             failed: edge.counters.attempts.saturating_sub(outcome.connections),
             bytes: edge.counters.bytes(),
             estimated: edge.estimated,
+            icmp_errors: edge.counters.icmp_errors,
             first: edge.first_seen,
             last: edge.last_seen,
             cause: edge.cause,

@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::row::{Row, brief};
 use crate::cli::report::markdown::escaped;
 use crate::finding::words::{count, duration, losses, moment};
+use crate::model::edge::IcmpErrors;
 use crate::model::record::EdgeList;
 use crate::model::time::Timestamp;
 use crate::model::verdict::Verdict;
@@ -40,7 +41,14 @@ pub(super) struct Look {
 fn columns(list: &EdgeList, wide: bool) -> Vec<(String, u8)> {
     let mut columns = vec![("INITIATOR", 0), ("RESPONDER", 0), ("PORT", 0), ("CONN", 0), ("FAILED", 1)];
     if wide {
-        columns.extend([("DIRECTION", 0), ("KNOWN-BY", 0), ("BYTES", 0), ("FIRST", 0), ("LAST", 0)]);
+        columns.extend([
+            ("DIRECTION", 0),
+            ("KNOWN-BY", 0),
+            ("BYTES", 0),
+            ("ICMP-ERRORS", 0),
+            ("FIRST", 0),
+            ("LAST", 0),
+        ]);
     } else {
         columns.push(("LAST", 2));
     }
@@ -73,6 +81,7 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
             direction.to_owned(),
             known_by.to_owned(),
             bytes,
+            errors(row.icmp_errors),
             row.first_moment(),
             moment(row.last),
         ]);
@@ -89,6 +98,13 @@ fn cells(row: &Row, list: &EdgeList, wide: bool) -> Vec<Cell> {
         cells.push((row.reason.clone(), None));
     }
     cells
+}
+
+/// `3 too-big, 1 time-exceeded`.
+fn errors(errors: IcmpErrors) -> String {
+    let told = errors.kinds().into_iter().filter(|(_, number)| *number > 0);
+    let told: Vec<String> = told.map(|(kind, number)| format!("{number} {kind}")).collect();
+    if told.is_empty() { "-".to_owned() } else { told.join(", ") }
 }
 
 /// How long before the window's end: `5m`, `2h30m`.

@@ -329,9 +329,9 @@ fn watching_prints_what_changed_and_nothing_else() {
 fn a_truncated_or_newer_file_shows_nothing() {
     let shop = Shop::new();
     let whole = fs::read_to_string(&shop.flows).unwrap();
-    fs::write(&shop.flows, whole.replace("\"version\":2", "\"version\":3")).unwrap();
+    fs::write(&shop.flows, whole.replace("\"version\":3", "\"version\":4")).unwrap();
     let newer = error_of(&shop.judged(&[]));
-    assert!(newer.contains("holds version 3 of the format"), "{newer}");
+    assert!(newer.contains("holds version 4 of the format"), "{newer}");
     fs::write(&shop.flows, &whole[..whole.len() - 30]).unwrap();
     let cut = error_of(&shop.judged(&[]));
     assert!(cut.contains("truncated"), "{cut}");

@@ -137,7 +137,7 @@ impl Slot {
         let claim = Claim {
             claimant: Claimant::of(&pod),
             rank: Rank::Pod,
-            since: pod.created,
+            since: pod.created(),
             owner: Owner::Pod(Arc::clone(&pod)),
         };
         let address = pod.addresses.get(usize::from(at)).copied()?;
@@ -293,7 +293,7 @@ impl Entry {
         let (Owner::Pod(claimed), Owner::Pod(pod)) = (&claim.owner, &tenure.owner) else { return None };
         let is_plain = Arc::ptr_eq(claimed, pod)
             && claim.rank == Rank::Pod
-            && claim.since == pod.created
+            && claim.since == pod.created()
             && claim.claimant.is(pod)
             && tenure.until == Timestamp::END;
         let at = pod.addresses.iter().position(|own| *own == self.address)?;

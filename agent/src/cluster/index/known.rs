@@ -1,9 +1,14 @@
 //! What a source has not read, or does not follow at the moment: there the index says that it does not know.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+
 use super::Index;
+use crate::model::endpoint::PRIVATE;
 use crate::model::time::Timestamp;
 use crate::model::verdict::UnknownReason;
 use crate::policy::Policy;
@@ -22,6 +27,16 @@ pub struct Gaps {
     pub is_starting: bool,
     /// Since when news of kinds that have addresses are missed, because a connection broke.
     pub stale_since: Option<Timestamp>,
+}
+
+/// Pods that are asked for one by one, by their addresses. By default none is.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    is_on: bool,
+    /// Ranges that no outsider has an address of: pods nearly always live there.
+    private: Vec<IpNet>,
+    /// Addresses that nobody has, and until when that holds.
+    nobody: FxHashMap<IpAddr, Timestamp>,
 }
 
 impl Gaps {
@@ -49,6 +64,32 @@ impl Index {
     /// What of the objects is not known.
     pub const fn gaps(&self) -> &Gaps {
         &self.gaps
+    }
+
+    /// From now on, only some pods are known, and others are asked for when they are met: a private address that
+    /// nobody has is unknown until then.
+    pub fn ask_for_peers(&mut self) {
+        self.asking.is_on = true;
+        self.asking.private = PRIVATE.iter().filter_map(|net| net.parse().ok()).collect();
+    }
+
+    /// Whether pods are asked for when they are met.
+    pub const fn asks_for_peers(&self) -> bool {
+        self.asking.is_on
+    }
+
+    /// Nobody has the address: that holds from `at` until that time.
+    pub fn nobody_has(&mut self, address: IpAddr, until: Timestamp, at: Timestamp) {
+        // A few hundred at most: so many are asked for in the time that an answer holds.
+        self.asking.nobody.retain(|_, until| *until >= at);
+        self.asking.nobody.insert(address, until);
+    }
+
+    /// Whether an address may be a pod's that was not asked for yet.
+    pub(super) fn is_to_be_asked(&self, address: IpAddr, at: Timestamp) -> bool {
+        self.asking.is_on
+            && self.asking.private.iter().any(|net| net.contains(&address))
+            && self.asking.nobody.get(&address).is_none_or(|until| *until < at)
     }
 
     fn is_missing(&self, kind: &str) -> bool {

@@ -47,7 +47,7 @@ impl Index {
             uid: object.uid,
             node: object.node,
             addresses: if object.finished { SmallVec::new() } else { object.addresses.into() },
-            created: object.created,
+            created: object.created.unwrap_or(Timestamp::END),
             host_network: object.shape.host_network,
             finished: object.finished,
             made: Mutex::default(),
@@ -91,7 +91,8 @@ impl Index {
         };
         let rank = if pod.host_network { Rank::Node } else { Rank::Pod };
         for address in &pod.addresses {
-            let claim = Claim { claimant: claimant.clone(), rank, since: pod.created, owner: owner.clone() };
+            let claim =
+                Claim { claimant: claimant.clone(), rank, since: pod.created(), owner: owner.clone() };
             self.addresses.claim(*address, claim, at);
         }
         self.topology_generation += 1;

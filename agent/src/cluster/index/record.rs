@@ -57,7 +57,8 @@ pub(super) struct Record {
     pub(super) node: Option<Arc<str>>,
     /// Empty once it has finished.
     pub(super) addresses: SmallVec<[IpAddr; 1]>,
-    pub(super) created: Option<Timestamp>,
+    /// [`Timestamp::END`] where it is not known.
+    pub(super) created: Timestamp,
     pub(super) host_network: bool,
     pub(super) finished: bool,
     /// What was made of it, for as long as somebody holds that: all see the same.
@@ -83,6 +84,11 @@ impl Record {
             && self.lineage.namespace == other.lineage.namespace
             && self.uid == other.uid
             && self.node == other.node
+    }
+
+    /// When it was made, if that is known.
+    pub(super) fn created(&self) -> Option<Timestamp> {
+        (self.created != Timestamp::END).then_some(self.created)
     }
 
     pub(super) fn namespace(&self) -> &Arc<str> {

@@ -63,8 +63,8 @@ pub(super) struct NamespaceState {
 
 impl NamespaceState {
     /// A namespace of which only the name is known.
-    pub(super) fn new(name: &Arc<str>) -> Self {
-        Self {
+    pub(super) fn new(name: &Arc<str>) -> Box<Self> {
+        Box::new(Self {
             name: Arc::clone(name),
             labels: own_label(name),
             declared: false,
@@ -76,7 +76,7 @@ impl NamespaceState {
             slices: FxHashMap::default(),
             slices_of: FxHashMap::default(),
             dns: Vec::new(),
-        }
+        })
     }
 }
 

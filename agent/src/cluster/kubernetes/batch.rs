@@ -1,8 +1,11 @@
 //! What the watches tell, gathered for a moment: the index takes it in one go, after the counters were read once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -12,6 +15,7 @@ use crate::cluster::Object;
 use crate::cluster::index::Gaps;
 use crate::cluster::manifests::{Finding, Severity};
 use crate::model::object::ObjectRef;
+use crate::model::time::Timestamp;
 
 /// For how long news are gathered. A reading of the counters comes before each batch, which costs a few
 /// milliseconds in a busy kernel; an edge to an address that is not known yet waits much longer.
@@ -34,6 +38,13 @@ pub enum Change {
         findings: Vec<Finding>,
     },
     Delete(ObjectRef),
+    /// That a pod of another node is as it was told holds no longer.
+    Forget(ObjectRef),
+    /// No pod has the address: until that time it is taken to be outside.
+    Nobody {
+        address: IpAddr,
+        until: Timestamp,
+    },
 }
 
 impl Change {
@@ -60,6 +71,10 @@ pub(super) struct Gatherer {
     pub(super) owners: Owners,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) findings: Findings,
+    /// The node whose pods are watched, where it is only one's.
+    pub(super) only: Option<Arc<str>>,
+    /// The pods of other nodes that were asked for: a new list of the watch does not have them.
+    pub(super) peers: FxHashMap<ObjectRef, Object>,
 }
 
 impl Gatherer {
@@ -82,6 +97,7 @@ impl Gatherer {
             for change in &mut changes {
                 self.findings.take(change);
             }
+            self.keep_peers(&mut changes);
             let changes = self.owners.resolve(changes);
             let problems = self.watches.readings().iter().filter_map(WatchReading::problem).collect();
             let batch = Batch { changes, gaps, warnings: self.findings.told(problems) };
@@ -89,6 +105,40 @@ impl Gatherer {
                 return;
             }
         }
+    }
+}
+
+impl Gatherer {
+    /// Keeps the pods of other nodes through new lists, and forgets only those.
+    fn keep_peers(&mut self, changes: &mut Vec<Change>) {
+        let Some(only) = &self.only else { return };
+        for change in &mut *changes {
+            match change {
+                Change::Apply { object, .. } => {
+                    if let Object::Pod(pod) = &*object {
+                        if pod.node.as_ref() == Some(only) {
+                            self.peers.remove(&object.reference());
+                        } else {
+                            self.peers.insert(object.reference(), object.clone());
+                        }
+                    }
+                }
+                Change::Reset { kind: "Pod", objects, .. } => {
+                    let listed: FxHashSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+                    self.peers.retain(|reference, _| !listed.contains(reference));
+                    objects.extend(self.peers.values().cloned());
+                }
+                // One that moved here meanwhile is watched.
+                Change::Forget(reference) if self.peers.remove(reference).is_some() => {
+                    *change = Change::Delete(reference.clone());
+                }
+                Change::Delete(reference) => {
+                    self.peers.remove(reference);
+                }
+                Change::Reset { .. } | Change::Forget(_) | Change::Nobody { .. } => {}
+            }
+        }
+        changes.retain(|change| !matches!(change, Change::Forget(_)));
     }
 }
 
@@ -132,6 +182,7 @@ impl Findings {
             Change::Delete(reference) => {
                 self.by_object.remove(reference);
             }
+            Change::Forget(_) | Change::Nobody { .. } => {}
         }
     }
 
@@ -150,5 +201,53 @@ fn log(finding: &Finding) {
     match finding.severity {
         Severity::Error => error!(%finding, "an object cannot be used as it is"),
         Severity::Warning => warn!(%finding, "an object may not mean what it says"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::manifests::decode_api;
+
+    fn pod(name: &str, node: &str) -> Object {
+        let pod = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"nodeName": node, "containers": []}});
+        decode_api("v1", "Pod", pod).0.unwrap()
+    }
+
+    fn names(objects: &[Object]) -> Vec<String> {
+        let mut names: Vec<String> =
+            objects.iter().map(|object| object.reference().name.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn pods_of_other_nodes_outlive_new_lists_and_only_they_are_forgotten() {
+        let (_sender, changes) = mpsc::channel(1);
+        let (batches, _receiver) = mpsc::channel(1);
+        let mut gatherer = Gatherer {
+            changes,
+            watches: Watches::default(),
+            owners: Owners::new(None, None),
+            batches,
+            findings: Findings::default(),
+            only: Some("here".into()),
+            peers: FxHashMap::default(),
+        };
+        let mut told = vec![Change::apply(pod("a", "there")), Change::apply(pod("b", "there"))];
+        gatherer.keep_peers(&mut told);
+        let mut list =
+            vec![Change::Reset { kind: "Pod", objects: vec![pod("own", "here")], findings: Vec::new() }];
+        gatherer.keep_peers(&mut list);
+        assert!(matches!(&list[..], [Change::Reset { objects, .. }] if names(objects) == ["a", "b", "own"]));
+        // One of them is made again on this node: its answer of before is not what is to be forgotten.
+        gatherer.keep_peers(&mut vec![Change::apply(pod("b", "here"))]);
+        let forget = |name: &str| Change::Forget(ObjectRef::namespaced("Pod", "shop", name));
+        let mut over = vec![forget("a"), forget("b"), forget("own")];
+        gatherer.keep_peers(&mut over);
+        assert!(matches!(&over[..], [Change::Delete(gone)] if &*gone.name == "a"), "{over:?}");
+        assert!(gatherer.peers.is_empty());
     }
 }

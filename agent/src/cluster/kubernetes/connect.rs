@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hyper::http::{Request, Response};
 use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 
 use super::error::ConnectError;
 use super::kinds::WATCHED;
@@ -67,6 +68,12 @@ impl ClusterArgs {
     }
 }
 
+/// So long a connection may be silent in the middle of an answer: longer than a watch lasts (290 s).
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// So long an answer to a list or a watch may take to begin: what the API server itself gives a request by default.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A client that tells `watches` when the server answers.
 ///
 /// # Errors
@@ -74,6 +81,9 @@ impl ClusterArgs {
 pub fn client(mut config: Config, watches: &Watches) -> Result<Client, ConnectError> {
     // Failures are to be seen, and backed off from, here.
     config.default_retry = false;
+    // A watch that goes on hears a bookmark each minute.
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     let builder = ClientBuilder::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))?;
     Ok(builder.with_layer(&Heard(watches.clone())).build())
 }
@@ -99,28 +109,27 @@ struct Hearing<S> {
 
 impl<S, B> Service<Request<Body>> for Hearing<S>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
-    S::Error: 'static,
     B: 'static,
 {
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|p| p == "watch=true"));
-        let kind = is_watch.then(|| watched(request.uri().path())).flatten();
+        let kind = watched(request.uri().path());
         let (answer, watches) = (self.inner.call(request), self.watches.clone());
         Box::pin(async move {
-            let answer = answer.await?;
-            if answer.status().is_success()
-                && let Some(kind) = kind
-            {
+            let Some(kind) = kind else { return answer.await };
+            let late = |_| format!("no answer within {PATIENCE:?}");
+            let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(late)??;
+            if answer.status().is_success() && is_watch {
                 watches.answered(kind);
             }
             Ok(answer)

@@ -39,7 +39,7 @@ impl Kind {
 
 /// Every kind that is watched, in the order in which it is asked for: what others rest on comes first. The owners
 /// of pods are not among them: see [`owners`](super::owners).
-pub const WATCHED: [Kind; 8] = [
+pub const WATCHED: [Kind; 10] = [
     built_in("Namespace", "", "namespaces"),
     built_in("Node", "", "nodes"),
     built_in("Service", "", "services"),
@@ -48,6 +48,8 @@ pub const WATCHED: [Kind; 8] = [
     built_in("Pod", "", "pods"),
     custom("SegmentMap", "dryfence.io", "v1alpha1", "segmentmaps"),
     custom("EdgeException", "dryfence.io", "v1alpha1", "edgeexceptions"),
+    custom("PolicyCandidate", "dryfence.io", "v1alpha1", "policycandidates"),
+    custom("ClusterPolicyCandidate", "dryfence.io", "v1alpha1", "clusterpolicycandidates"),
 ];
 
 impl Kind {

@@ -8,6 +8,8 @@ use kube::core::{ApiResource, DynamicResourceScope};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::cluster::trim;
+
 /// A value, and of its metadata what following a watch needs.
 #[derive(Debug, Clone)]
 pub(super) struct Raw {
@@ -17,7 +19,7 @@ pub(super) struct Raw {
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let value = trim::value(deserializer)?;
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
         let metadata = ObjectMeta {
             name: text("/metadata/name"),

@@ -14,7 +14,8 @@ use super::salvage;
 use crate::cluster::object::{EndpointSlice, Namespace, Node, Object, ObjectError, Pod, Service, Workload};
 use crate::model::object::ObjectRef;
 use crate::model::typed::{deciding, typed};
-use crate::policy::{Fault, Force, Policy, PolicyKind};
+use crate::policy::api::{CLUSTER_POLICY_CANDIDATE, POLICY_CANDIDATE};
+use crate::policy::{Candidate, Fault, Force, Policy, PolicyKind};
 use crate::segment::api::{API_VERSION, EDGE_EXCEPTION, EdgeExceptionObject, SEGMENT_MAP, SegmentMapObject};
 use crate::segment::{self, EdgeException, Effect, SegmentMap};
 
@@ -77,7 +78,7 @@ where
     Ok(Object::Workload(Box::new(Workload::try_from(&typed::<T>(value, unknown)?)?)))
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     kind("Namespace", "v1", false, |value, unknown| {
         Ok(Object::Namespace(Namespace::try_from(&typed::<core::Namespace>(value, unknown)?)?))
     }),
@@ -96,6 +97,8 @@ const KINDS: [Kind; 14] = [
     }),
     kind(SEGMENT_MAP, API_VERSION, false, segment_map),
     kind(EDGE_EXCEPTION, API_VERSION, true, edge_exception),
+    kind(POLICY_CANDIDATE, API_VERSION, true, |value, unknown| candidate(value, false, unknown)),
+    kind(CLUSTER_POLICY_CANDIDATE, API_VERSION, false, |value, unknown| candidate(value, true, unknown)),
     kind("Deployment", "apps/v1", true, workload::<Deployment>),
     kind("StatefulSet", "apps/v1", true, workload::<StatefulSet>),
     kind("DaemonSet", "apps/v1", true, workload::<DaemonSet>),
@@ -159,6 +162,10 @@ fn edge_exception(value: &Value, unknown: &mut Vec<String>) -> Result<Object, Ob
     let typed = typed::<EdgeExceptionObject>(value, unknown)?;
     let findings = unknown_fields(unknown, EDGE_EXCEPTION);
     Ok(Object::EdgeException(Arc::new(EdgeException::from_object_with(&typed, findings))))
+}
+
+fn candidate(value: &Value, is_cluster: bool, unknown: &mut Vec<String>) -> Result<Object, ObjectError> {
+    Ok(Object::Candidate(Arc::new(Candidate::read(value, is_cluster, unknown)?)))
 }
 
 /// Decodes one document.
@@ -299,6 +306,13 @@ impl<'a> Decoder<'a> {
             Object::SegmentMap(map) => self.remark_all(map.reference(), map.findings(), item),
             Object::EdgeException(exception) => {
                 self.remark_all(exception.reference(), exception.findings(), item);
+            }
+            Object::Candidate(candidate) => {
+                for fault in candidate.faults() {
+                    let field = under(item, &fault.field);
+                    let message = format!("{}: it is not in force", fault.message);
+                    self.findings.push(self.place.error(Some(candidate.reference()), Some(field), message));
+                }
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use crate::model::time::Timestamp;
 pub const FORMAT: &str = "dryfence-edges";
 
 /// The version that is written, and the newest that is read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What a file of recorded edges says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::header::{FORMAT, Header, VERSION};
 use super::merge::Merger;
 use super::wire::{EdgeLine, FormatLine, IdentityLine, Line, Map, PartyLine, PodLine, RoleLine, ServiceLine};
 use super::writer::PartyKey;
-use crate::model::edge::Edge;
+use crate::model::edge::{Counters, Edge, IcmpErrors};
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
 use crate::model::identity::{Identity, IdentityParts, NamedPort};
 use crate::model::labels::Labels;
@@ -335,6 +335,8 @@ impl FileState<'_> {
         self.edges += 1;
         let initiator = named(&self.merger.parties, "party", from)?.clone();
         let responder = named(&self.merger.parties, "party", to)?.clone();
+        let [too_big, time_exceeded, other] = line.icmp_errors;
+        let icmp_errors = IcmpErrors { too_big, time_exceeded, other };
         let edge = Edge {
             initiator,
             responder,
@@ -342,7 +344,7 @@ impl FileState<'_> {
             protocol: line.protocol,
             direction: line.direction,
             cause: line.cause,
-            counters: line.counters.into(),
+            counters: Counters { icmp_errors, ..line.counters.into() },
             first_seen: Timestamp::from_nanos(line.first),
             last_seen: Timestamp::from_nanos(line.last),
             oriented_by: line.oriented_by,

@@ -11,7 +11,7 @@ use super::codec::Codec;
 use super::*;
 use crate::history::fixture::mk_shop_edges;
 use crate::model::cause::Cause;
-use crate::model::edge::{Budget, Counters, Direction, Edge, OrientedBy, Protocol};
+use crate::model::edge::{Budget, Counters, Direction, Edge, IcmpErrors, OrientedBy, Protocol};
 use crate::model::endpoint::{Backend, Endpoint, Party, Pod, ServiceTarget};
 use crate::model::identity::{IdentityParts, Interner, NamedPort};
 use crate::model::labels::Labels;
@@ -191,6 +191,21 @@ fn fault(bytes: &[u8]) -> (usize, String) {
 }
 
 #[test]
+fn icmp_errors_come_back_and_files_of_version_2_have_none() {
+    let mut edges = two_edges();
+    edges[0].counters.icmp_errors = IcmpErrors { too_big: 3, time_exceeded: 0, other: 1 };
+    let text = String::from_utf8(written(&mk_header("prod"), &edges)).unwrap();
+    let read = read_bytes(text.as_bytes()).unwrap();
+    let errors: Vec<_> = read.edges.iter().map(|edge| edge.counters.icmp_errors).collect();
+    assert_eq!(errors, [IcmpErrors { too_big: 3, time_exceeded: 0, other: 1 }, IcmpErrors::default()]);
+    assert_eq!(text.matches("icmp_errors").count(), 1, "few edges have any");
+
+    let old = text.replace("\"version\":3", "\"version\":2").replace(",\"icmp_errors\":[3,0,1]", "");
+    let read = read_bytes(old.as_bytes()).unwrap();
+    assert!(read.edges.iter().all(|edge| edge.counters.icmp_errors.is_zero()));
+}
+
+#[test]
 fn wrong_files_are_refused_with_the_line_and_what_is_wrong() {
     let good = String::from_utf8(written(&mk_header("prod"), &two_edges())).unwrap();
     let lines: Vec<&str> = good.lines().collect();
@@ -208,7 +223,7 @@ fn wrong_files_are_refused_with_the_line_and_what_is_wrong() {
         ("a manifest", "apiVersion: v1\n".to_owned(), 1, "is no file of recorded edges"),
         ("judged edges", "{\"initiator\":{\"type\":\"Pod\"}}\n".to_owned(), 1, "is no file of recorded"),
         ("another format", with("dryfence-edges", "dryfence-else"), 1, "is no file of recorded edges"),
-        ("newer", with("\"version\":2", "\"version\":3"), 1, "holds version 3 of the format"),
+        ("newer", with("\"version\":3", "\"version\":4"), 1, "holds version 4 of the format"),
         ("a header field", with("\"cluster\"", "\"clutser\""), 1, "clutser: unknown field `clutser`"),
         ("a header without end", with("\"end\":\"2026", "\"endd\":\"2026"), 1, "endd: unknown field"),
         ("no last line", without(lines.len() - 1), lines.len() - 1, "is truncated"),
@@ -593,6 +608,11 @@ fn any_edges() -> impl Strategy<Value = Vec<Edge>> {
                         packets_to_initiator: n[4],
                         bytes_to_responder: n[5],
                         bytes_to_initiator: n[6],
+                        icmp_errors: IcmpErrors {
+                            too_big: n[0] % 3,
+                            time_exceeded: n[1] % 2,
+                            other: n[2] % 2,
+                        },
                     },
                     first_seen: Timestamp::from_nanos(first),
                     last_seen: Timestamp::from_nanos(last),

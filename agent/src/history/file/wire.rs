@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::cause::Cause;
 use crate::model::dialect::SWITCHES;
-use crate::model::edge::{Budget, Counters, Direction, OrientedBy, Protocol};
+use crate::model::edge::{Budget, Counters, Direction, IcmpErrors, OrientedBy, Protocol};
 use crate::model::object::ObjectRef;
 use crate::model::role::Roles;
 use crate::model::verdict::{Fact, UnknownReason};
@@ -337,6 +337,9 @@ pub(super) struct EdgeLine {
     pub(super) vlan: u16,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) estimated: bool,
+    /// In the order of [`IcmpErrors`]' fields; from version 3 on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) icmp_errors: [u64; 3],
 }
 
 const fn handshake() -> OrientedBy {
@@ -347,7 +350,7 @@ fn is_handshake(oriented_by: &OrientedBy) -> bool {
     *oriented_by == OrientedBy::Handshake
 }
 
-/// In the order of [`Counters`]' fields.
+/// In the order of [`Counters`]' fields, without ICMP errors, which few edges have.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CountersLine([u64; 7]);
@@ -385,6 +388,7 @@ impl From<CountersLine> for Counters {
             packets_to_initiator,
             bytes_to_responder,
             bytes_to_initiator,
+            icmp_errors: IcmpErrors::default(),
         }
     }
 }

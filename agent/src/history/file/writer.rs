@@ -168,6 +168,7 @@ impl<W: Write> Writer<W> {
             half_visible: !edge.fully_visible,
             vlan: edge.vlan,
             estimated: edge.estimated,
+            icmp_errors: edge.counters.icmp_errors.kinds().map(|(_, errors)| errors),
         }))
     }
 

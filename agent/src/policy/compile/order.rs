@@ -145,8 +145,8 @@ impl Arrangement {
 fn mesh(stage: MeshStage) -> (Slot, TierKind, (i64, i64)) {
     let ordered = TierKind::Ordered { end: Action::Pass, ties: false };
     let (at, layer, kind, numbers) = match stage {
-        MeshStage::PeerAuthentication { rank, created } => {
-            (0.0, Layer::PeerAuthentication, ordered, (rank.into(), created))
+        MeshStage::PeerAuthentication { rank, .. } => {
+            (0.0, Layer::PeerAuthentication, TierKind::Levels, (rank.into(), 0))
         }
         MeshStage::Custom => (1.0, Layer::AuthorizationPolicy, ordered, (0, 0)),
         MeshStage::Deny => (2.0, Layer::AuthorizationPolicy, ordered, (0, 0)),
@@ -169,6 +169,10 @@ fn sort_name(policy: &Policy, part: &Part, in_calico: bool) -> Arc<str> {
         Place::Calico { ref tier, .. } => {
             let (tier, name) = (format!("{tier}."), &policy.reference.name);
             if name.starts_with(&tier) { Arc::clone(name) } else { format!("{tier}{name}").into() }
+        }
+        // Before 1970 is no object older than another.
+        Place::Mesh(MeshStage::PeerAuthentication { created, .. }) => {
+            format!("{:020} {}", created.max(0), policy.reference.name).into()
         }
         _ => Arc::clone(&policy.reference.name),
     }
@@ -206,7 +210,7 @@ pub(super) fn tiers(
         if let Some(settings) = default_deny.filter(|_| slot == own) {
             let before = match kind {
                 TierKind::Union => placed.len(),
-                TierKind::Ordered { .. } => {
+                TierKind::Ordered { .. } | TierKind::Levels => {
                     let name = format!("knp.default.{}", default_deny::NAME);
                     placed.partition_point(|p| (p.key.numbers, &*p.key.name) < (numbers, &*name))
                 }

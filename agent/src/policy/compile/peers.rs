@@ -85,7 +85,7 @@ impl Seen {
             Peer::ApiServer(_) => self.api_server = true,
             Peer::Services(_) => self.services = true,
             Peer::Named(..) => self.names = true,
-            Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside | Peer::Unknown(_) => {}
+            Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside | Peer::Mesh(_) | Peer::Unknown(_) => {}
         }
     }
 }
@@ -121,6 +121,7 @@ impl Compiler<'_> {
                 })
             }
             Peer::Outside => CompiledPeer::Outside,
+            Peer::Mesh(wanted) => CompiledPeer::Mesh(wanted.clone()),
             Peer::Block(block, reach) => self.block(block, *reach),
             Peer::Sets(sets) => self.sets(sets, own),
             Peer::ApiServer(field) => self.api_server(field),
@@ -190,7 +191,7 @@ impl Compiler<'_> {
                 Tri::No => continue,
                 Tri::Yes => {}
                 Tri::Maybe(_) => {
-                    broken = Some(Field::clone(&wanted.field));
+                    broken = set.broken.clone().or_else(|| Some(Field::clone(&wanted.field)));
                     continue;
                 }
             }
@@ -222,6 +223,10 @@ impl Compiler<'_> {
 
     /// Whether a set is one of those that are meant.
     fn means(&self, set: &AddressSet, wanted: &SetMatch, own: Own<'_>) -> Tri {
+        if let (Some(field), "") = (&set.broken, &*set.name) {
+            // Nothing of it could be read: it may be any.
+            return Tri::field(field);
+        }
         let (sets, namespaces) = match &wanted.which {
             SetName::Named(name) => return (*name == set.name).into(),
             SetName::Labelled { sets, namespaces } => (sets, namespaces),

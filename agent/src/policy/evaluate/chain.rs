@@ -77,7 +77,7 @@ impl Asked<'_> {
             }
             (_, Ground::Nothing) => match self.tier.kind {
                 crate::policy::tier::TierKind::Union => plain(Reason::NotIsolated),
-                crate::policy::tier::TierKind::Ordered { .. } => plain(Reason::EndOfTier),
+                _ => plain(Reason::EndOfTier),
             },
         }
     }

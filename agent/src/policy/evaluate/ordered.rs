@@ -10,10 +10,10 @@ use crate::policy::spec::Action;
 use crate::policy::tri::{Tri, Why};
 
 /// What one policy of an ordered tier may do. `next` here is the next policy.
-struct Turn {
-    outcomes: Outcomes,
+pub(super) struct Turn {
+    pub(super) outcomes: Outcomes,
     /// A rule of it leaves the tier, or may.
-    passes: bool,
+    pub(super) passes: bool,
 }
 
 impl Evaluation<'_> {
@@ -78,7 +78,7 @@ impl Evaluation<'_> {
     }
 
     /// What one policy may do.
-    fn turn(&mut self, selected: &Selected) -> Turn {
+    pub(super) fn turn(&mut self, selected: &Selected) -> Turn {
         let Selected { policy, doubt: unsure } = selected;
         let reference = &policy.reference;
         let mut turn = Turn { outcomes: Outcomes::NOTHING, passes: false };

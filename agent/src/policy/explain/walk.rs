@@ -76,7 +76,8 @@ impl Judge {
         selected: &[&Selected],
     ) -> Vec<(Arc<ObjectRef>, String)> {
         let all = self.compiled.tiers.iter().flat_map(|tier| tier.policies.of_namespace(&pod.identity));
-        let others = all.filter(|c| !selected.iter().any(|s| Arc::ptr_eq(&s.policy, c.policy)));
+        // A policy of several parts selects by one of them.
+        let others = all.filter(|c| !selected.iter().any(|s| s.policy.reference == c.policy.reference));
         let others =
             others.map(|c| (Arc::clone(&c.policy.reference), self.why_not(c.policy, pod, direction)));
         others.collect()
@@ -88,7 +89,10 @@ impl Judge {
         let subject = policy.subject.and_then(|id| compiled.condition(id));
         match subject {
             Some(subject) if subject.holds((&*pod.identity).into(), &compiled.facts) == Tri::No => {
-                let field = if subject.is_about_pods() { "podSelector" } else { "subject" };
+                let field = match &*policy.reference.kind {
+                    "NetworkPolicy" if subject.is_about_pods() => "podSelector",
+                    _ => "subject",
+                };
                 format!("{field} is {subject}")
             }
             _ => format!("says nothing about {}", direction.as_str().to_lowercase()),

@@ -169,6 +169,19 @@ impl PodBuilder {
         self
     }
 
+    pub(super) fn account(mut self, name: &str) -> Self {
+        self.parts.service_account = name.into();
+        self
+    }
+
+    /// Its namespace has these labels too, as `a=b,c=d`.
+    pub(super) fn in_namespace(mut self, labels: &str) -> Self {
+        let more = mk_labels(labels);
+        let all = self.parts.namespace_labels.iter().chain(more.iter());
+        self.parts.namespace_labels = all.collect();
+        self
+    }
+
     pub(super) fn serves(mut self, name: &str, port: u16, protocol: Protocol) -> Self {
         self.parts.named_ports.push(NamedPort { name: name.into(), protocol, port });
         self
@@ -315,7 +328,6 @@ impl Row {
         self
     }
 
-    #[allow(dead_code, reason = "for families that look into connections")]
     pub(super) fn given(mut self, given: ConnectionFacts) -> Self {
         self.given = given;
         self

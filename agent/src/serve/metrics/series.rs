@@ -249,6 +249,7 @@ pub(super) enum Closed {
     Unknown { reason: &'static str },
     Mismatch { kind: &'static str },
     Lost { stage: String, reason: String },
+    IcmpErrors { direction: Direction, kind: &'static str },
 }
 
 impl Key for Closed {
@@ -273,6 +274,9 @@ impl Key for Closed {
             ],
             Self::Unknown { reason } => vec![("reason", (*reason).into())],
             Self::Mismatch { kind } => vec![("kind", (*kind).into())],
+            Self::IcmpErrors { direction, kind } => {
+                vec![("direction", direction.as_str().into()), ("kind", (*kind).into())]
+            }
             Self::Lost { stage, reason } => vec![("stage", stage.into()), ("reason", reason.into())],
         }
     }

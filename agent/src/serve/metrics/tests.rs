@@ -52,6 +52,7 @@ fn mk_delta<'a>(subject: &'a Party, peer: &'a Party, port: u16, connections: u64
         protocol: Protocol::Tcp,
         cause: Cause::CrossNamespace,
         outcome: Outcome { connections, accepted: connections, ..Outcome::default() },
+        icmp_errors: IcmpErrors::default(),
         at: Timestamp::from_nanos(1_700_000_000_500_000_000),
         verdicts: &DENIED,
         violations: &[],
@@ -202,6 +203,22 @@ fn a_workload_that_is_gone_disappears_but_not_before_its_last_value_was_seen() {
         values(&metrics, "nightly"),
         [] as [u64; 0],
         "as a peer it goes too, at once where all was seen"
+    );
+}
+
+#[test]
+fn icmp_errors_are_counted_by_kind_also_where_nothing_was_opened() {
+    let (web, db) = (mk_pod("staging", "Deployment", "web"), mk_pod("data", "StatefulSet", "db"));
+    let metrics = mk_metrics(Caps::default());
+    let icmp_errors = IcmpErrors { too_big: 2, time_exceeded: 0, other: 5 };
+    metrics.encode().unwrap();
+    for _ in 0..2 {
+        metrics.record(&JudgedDelta { icmp_errors, ..mk_delta(&web, &db, 5432, 0) });
+        metrics.encode().unwrap();
+    }
+    assert_eq!(
+        scrape(&metrics, "dryfence_icmp_errors_total"),
+        [r#"{direction="Egress",kind="other"} 10"#, r#"{direction="Egress",kind="too-big"} 4"#]
     );
 }
 

@@ -83,7 +83,7 @@ impl Figures {
     fn print(self, name: &str) -> Result<()> {
         let ratios: Vec<f64> =
             self.0[0].iter().zip(&self.0[1]).map(|(without, with)| with / without).collect();
-        let [without, with] = self.0.map(|values| spread(values, 1));
+        let [without, with] = self.0.map(|values| spread(values, 2));
         writeln!(
             std::io::stdout().lock(),
             "{name:34} not watched {without}, watched {with}; of each round {}",

@@ -83,7 +83,7 @@ fn mk_record(
         uid: Uid::from(""),
         node: None,
         addresses: addresses.iter().copied().collect(),
-        created: created.map(Timestamp::from_nanos),
+        created: created.map_or(Timestamp::END, Timestamp::from_nanos),
         host_network: false,
         finished: false,
         made: Mutex::default(),
@@ -100,7 +100,7 @@ fn take(book: &mut AddressBook, (number, step): &(u8, Step), record: Option<&Arc
     match step {
         Step::Pod { pod: number, .. } => {
             let record = record.unwrap();
-            claim(pod(number), Rank::Pod, record.created, Owner::Pod(Arc::clone(record)));
+            claim(pod(number), Rank::Pod, record.created(), Owner::Pod(Arc::clone(record)));
         }
         Step::Node => claim(node, Rank::Node, None, Owner::Node("n".into())),
         Step::Host => claim(Claimant::Host, Rank::Host, None, Owner::Host),
