@@ -320,10 +320,7 @@ fn unknown_kinds_are_counted_and_policies_among_them_are_warned_of() {
          replicas: 3\n---\n- a list\n",
     );
     let skipped: Vec<String> = loaded.skipped.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    assert_eq!(
-        skipped,
-        ["(no kind) 2", "CiliumEnvoyConfig 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]
-    );
+    assert_eq!(skipped, ["(no kind) 2", "CiliumEnvoyConfig 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]);
     let (objects, findings) = shown(&loaded);
     assert_eq!(objects, Vec::<String>::new());
     assert_eq!(findings.len(), 4, "{findings:?}");
