@@ -41,9 +41,7 @@ fn main() {
     fill("nodes", NODES, &|at| read("v1", "Node", &cluster.node(at)));
     fill("policies", POLICIES, &|at| read("networking.k8s.io/v1", "NetworkPolicy", &cluster.policy(at)));
     fill("services", SERVICES, &|at| read("v1", "Service", &cluster.service(at)));
-    fill("endpointslices", SERVICES, &|at| {
-        read("discovery.k8s.io/v1", "EndpointSlice", &cluster.slice(at))
-    });
+    fill("endpointslices", SERVICES, &|at| read("discovery.k8s.io/v1", "EndpointSlice", &cluster.slice(at)));
     fill("pods", PODS, &|at| pod(&cluster.pod(at, 0, true)));
     meter.whole();
 

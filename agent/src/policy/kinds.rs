@@ -74,6 +74,19 @@ impl PolicyKind {
             unreadable: |_, field| Contents::Parts(vec![any_rules(Place::Baseline { priority: 0 }, field)]),
         },
         Self {
+            name: calico::NETWORK_POLICY,
+            ..of_calico("NetworkPolicy", true, calico::read_network, calico::unreadable)
+        },
+        of_calico("GlobalNetworkPolicy", false, calico::read_global, |_, field| {
+            calico::unreadable(Scope::Cluster, field)
+        }),
+        of_calico("Tier", false, calico::read_tier, calico::unreadable_tier),
+        of_calico("NetworkSet", true, calico::read_set, calico::unreadable_set),
+        of_calico("GlobalNetworkSet", false, calico::read_global_set, calico::unreadable_set),
+        of_calico("StagedNetworkPolicy", true, calico::read_staged_network, unreadable_staged),
+        of_calico("StagedGlobalNetworkPolicy", false, calico::read_staged_global, unreadable_staged),
+        of_calico("StagedKubernetesNetworkPolicy", true, calico::read_staged_kubernetes, unreadable_staged),
+        Self {
             kind: istio::AUTHORIZATION,
             name: istio::AUTHORIZATION,
             api_versions: &["security.istio.io/v1", "security.istio.io/v1beta1"],
@@ -113,19 +126,6 @@ impl PolicyKind {
             read: cilium::read_group,
             unreadable: |_, field| cilium::unreadable_group(field),
         },
-        Self {
-            name: calico::NETWORK_POLICY,
-            ..of_calico("NetworkPolicy", true, calico::read_network, calico::unreadable)
-        },
-        of_calico("GlobalNetworkPolicy", false, calico::read_global, |_, field| {
-            calico::unreadable(Scope::Cluster, field)
-        }),
-        of_calico("Tier", false, calico::read_tier, calico::unreadable_tier),
-        of_calico("NetworkSet", true, calico::read_set, calico::unreadable_set),
-        of_calico("GlobalNetworkSet", false, calico::read_global_set, calico::unreadable_set),
-        of_calico("StagedNetworkPolicy", true, calico::read_staged_network, unreadable_staged),
-        of_calico("StagedGlobalNetworkPolicy", false, calico::read_staged_global, unreadable_staged),
-        of_calico("StagedKubernetesNetworkPolicy", true, calico::read_staged_kubernetes, unreadable_staged),
     ];
 
     /// Reads an object of this kind. Fields that it does not have, of metadata and status, are left in `unknown`;

@@ -4,7 +4,6 @@
 pub(super) mod ports;
 mod unknown;
 
-
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,

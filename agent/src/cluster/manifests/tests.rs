@@ -316,14 +316,11 @@ fn unknown_kinds_are_counted_and_policies_among_them_are_warned_of() {
     let loaded = yaml(
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n---\n\
          {apiVersion: extensions/v1beta1, kind: NetworkPolicy, metadata: {name: c}}\n---\n\
-         {apiVersion: cilium.io/v2, kind: CiliumLocalRedirectPolicy, metadata: {name: d}}\n---\n\
+         {apiVersion: cilium.io/v2, kind: CiliumEnvoyConfig, metadata: {name: d}}\n---\n\
          replicas: 3\n---\n- a list\n",
     );
     let skipped: Vec<String> = loaded.skipped.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    assert_eq!(
-        skipped,
-        ["(no kind) 2", "CiliumLocalRedirectPolicy 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]
-    );
+    assert_eq!(skipped, ["(no kind) 2", "CiliumEnvoyConfig 1", "ConfigMap 2", "NetworkPolicy.extensions 1"]);
     let (objects, findings) = shown(&loaded);
     assert_eq!(objects, Vec::<String>::new());
     assert_eq!(findings.len(), 4, "{findings:?}");

@@ -165,14 +165,14 @@ fn mesh(stage: MeshStage) -> (Slot, TierKind, (i64, i64)) {
 fn sort_name(policy: &Policy, part: &Part, in_calico: bool) -> Arc<str> {
     match part.place {
         Place::NetworkPolicy if in_calico => format!("knp.default.{}", policy.reference.name).into(),
-        // Before 1970 is no object older than another.
-        Place::Mesh(MeshStage::PeerAuthentication { created, .. }) => {
-            format!("{:020} {}", created.max(0), policy.reference.name).into()
-        }
         // As crd.projectcalico.org has it.
         Place::Calico { ref tier, .. } => {
             let (tier, name) = (format!("{tier}."), &policy.reference.name);
             if name.starts_with(&tier) { Arc::clone(name) } else { format!("{tier}{name}").into() }
+        }
+        // Before 1970 is no object older than another.
+        Place::Mesh(MeshStage::PeerAuthentication { created, .. }) => {
+            format!("{:020} {}", created.max(0), policy.reference.name).into()
         }
         _ => Arc::clone(&policy.reference.name),
     }
