@@ -6,6 +6,9 @@ use crate::policy::fault::{Content, Field};
 use crate::policy::given::{Given, Pattern, RequestMatch, TextMatch};
 use crate::policy::spec::L7;
 
+/// What is asked of one text of a request.
+type AboutText = fn(TextMatch) -> RequestMatch;
+
 impl Reader {
     /// What an entry of `toPorts` lets pass; nothing where it does not look into connections.
     pub(super) fn l7(&mut self, rule: &PortRule, path: &str, ingress: bool) -> Option<L7> {
@@ -107,7 +110,7 @@ impl Reader {
     /// `path`, `method` and `host` are regular expressions for the whole value.
     fn http(&mut self, rule: &HttpRule, path: &str) -> Given {
         let mut all = vec![Given::Request(RequestMatch::IsHttp, Field::from(path))];
-        let texts: [(&str, &Option<String>, fn(TextMatch) -> RequestMatch); 3] = [
+        let texts: [(_, _, AboutText); 3] = [
             ("path", &rule.path, RequestMatch::Path),
             ("method", &rule.method, RequestMatch::Method),
             ("host", &rule.host, RequestMatch::Host),

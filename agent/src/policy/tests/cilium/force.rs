@@ -48,8 +48,12 @@ fn line_11_pruned_and_refused_are_told_apart() {
         let policy = read(&refused);
         assert_eq!(policy.faults()[0].field, field);
         assert!(policy.faults()[0].message.ends_with("the API server refuses the whole object"));
-        cilium("refused: what was meant is not known", &[refused.clone()], "x/web -> x/db 80/TCP")
-            .is("Unknown, Unknown");
+        cilium(
+            "refused: what was meant is not known",
+            std::slice::from_ref(&refused),
+            "x/web -> x/db 80/TCP",
+        )
+        .is("Unknown, Unknown");
         cilium("elsewhere it is nothing", &[refused], "y/web -> y/db 80/TCP").is("Allow");
     }
     for (field, wanted, policy) in [
@@ -95,7 +99,7 @@ fn line_12_what_cilium_did_not_accept_is_not_in_force() {
         json!({"endpointSelector": {}, "enableDefaultDeny": {"ingress": true, "egress": true}}),
     );
     assert!(why_not(&read(&empty)).contains("has no rule"));
-    cilium("it fails open", &[empty.clone()], "x/web -> x/db 80/TCP").is("Allow");
+    cilium("it fails open", std::slice::from_ref(&empty), "x/web -> x/db 80/TCP").is("Allow");
     let denies = || mk_cnp("p", mk_spec(&allow(json!({})), true));
     let condition = |status: &str| {
         let mut policy = denies();

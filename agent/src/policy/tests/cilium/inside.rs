@@ -39,7 +39,7 @@ fn line_6_default_deny_can_be_left_off() {
         json!({"endpointSelector": {}, "enableDefaultDeny": {"ingress": true},
         "egress": [{"toEntities": ["all"]}]}),
     );
-    cilium("on without a section", &[on.clone()], "x/web -> x/db 80/TCP").is("Deny");
+    cilium("on without a section", std::slice::from_ref(&on), "x/web -> x/db 80/TCP").is("Deny");
     cilium("the other direction is as its section says", &[on], "x/db -> y/web 80/TCP").is("Allow, Allow");
 }
 
@@ -168,9 +168,13 @@ fn line_7_dns_patterns_do_not_cross_a_dot() {
     ] {
         let policy = mk_cnp("p", json!({"endpointSelector": {}, "egress": rules(pattern)}));
         for protocol in ["UDP", "TCP"] {
-            cilium("a name", &[policy.clone()], &format!("x/db -> kube-system/dns 53/{protocol}"))
-                .given(dns(name))
-                .is(&format!("{wanted}, Allow"));
+            cilium(
+                "a name",
+                std::slice::from_ref(&policy),
+                &format!("x/db -> kube-system/dns 53/{protocol}"),
+            )
+            .given(dns(name))
+            .is(&format!("{wanted}, Allow"));
         }
     }
     let entry =

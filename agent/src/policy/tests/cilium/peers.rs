@@ -113,7 +113,7 @@ fn line_2_a_clusterwide_policy_implies_no_namespace() {
         "p",
         json!({"endpointSelector": labels("k8s:io.kubernetes.pod.namespace=y"), "ingress": [{}]}),
     );
-    cilium("by namespace", &[one.clone()], "x/web -> y/db 80/TCP").is("Deny");
+    cilium("by namespace", std::slice::from_ref(&one), "x/web -> y/db 80/TCP").is("Deny");
     cilium("no other", &[one], "x/web -> x/db 80/TCP").is("Allow");
     let reserved = mk_ccnp("p", json!({"endpointSelector": labels("reserved:ingress="), "ingress": [{}]}));
     cilium("what is no pod", &[reserved], "x/web -> x/db 80/TCP").is("Allow");
@@ -127,7 +127,7 @@ fn line_2_a_namespaced_policy_stays_in_its_namespace() {
     );
     let policy = read(&elsewhere);
     assert_eq!(policy.notes()[0].field, "spec.endpointSelector.matchLabels.k8s:io.kubernetes.pod.namespace");
-    cilium("not where it says", &[elsewhere.clone()], "x/web -> y/db 80/TCP").is("Allow");
+    cilium("not where it says", std::slice::from_ref(&elsewhere), "x/web -> y/db 80/TCP").is("Allow");
     cilium("but in its own", &[elsewhere], "x/web -> x/db 80/TCP").is("Deny");
 }
 
@@ -272,11 +272,32 @@ fn line_4_groups_of_addresses_by_name_and_by_labels() {
     let mut broken = group;
     broken["spec"]["externalCIDRs"] = json!(["192.0.2.0/24", "nonsense"]);
     assert_eq!(read(&broken).faults()[0].field, "spec.externalCIDRs[1]");
-    with("one that cannot be read", &named("office"), &[broken.clone()], outside, "Unknown", |row| row);
-    with("may hold more", &named("office"), &[broken.clone()], ("192.0.2.77", "80/TCP"), "Allow", |row| row);
+    with(
+        "one that cannot be read",
+        &named("office"),
+        std::slice::from_ref(&broken),
+        outside,
+        "Unknown",
+        |row| row,
+    );
+    with(
+        "may hold more",
+        &named("office"),
+        std::slice::from_ref(&broken),
+        ("192.0.2.77", "80/TCP"),
+        "Allow",
+        |row| row,
+    );
     broken["spec"]["externalCIDRs"] = json!("192.0.2.0/24");
     for rules in [named("office"), labelled("here")] {
-        with("refused: it may be any group", &rules, &[broken.clone()], outside, "Unknown", |row| row);
+        with(
+            "refused: it may be any group",
+            &rules,
+            std::slice::from_ref(&broken),
+            outside,
+            "Unknown",
+            |row| row,
+        );
     }
 }
 
