@@ -14,13 +14,9 @@ use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use dryfence::capture::programs::{FROM_POD, Programs, TO_POD, names};
-<<<<<<< HEAD
 use dryfence::capture::{Accounting, Settings};
 use dryfence::model::folding::Folding;
-=======
-use dryfence::capture::{Accounting, Folding, Settings};
 use dryfence_common::edge::EdgeKey;
->>>>>>> kernel
 use dryfence_common::packet::{TCP, UDP};
 use frames::{ACK, SYN, Tcp, ethernet, frame};
 use ipnet::IpNet;
@@ -43,13 +39,8 @@ fn main() {
         Programs::load(&Settings { accounting: Accounting::Sampled, ..settings.clone() }).unwrap();
     let mut off = Programs::load(&Settings { accounting: Accounting::Off, ..settings }).unwrap();
     let range = (net("198.51.100.0/24"), Folding { length: 24, outside: true });
-<<<<<<< HEAD
     programs.bounds().fold(&[range].into_iter().collect()).unwrap();
-    let (empty, known) = (least::empty(), least::known());
-=======
-    programs.bounds().fold(&[range]).unwrap();
     let (empty, known) = (least::empty(), least::known(least::KEY));
->>>>>>> kernel
     println!("{:34} {:>6} {:>8}   ratio", "ns net of an empty program", "ours", "least");
     for row in rows() {
         let programs = if row.program == names(Accounting::Off)[0] { &mut off } else { &mut programs };

@@ -3,7 +3,7 @@
 //! A node talks to some hundred pods of a cluster's hundred thousand. What pods of one workload have in common is kept
 //! once ([`Lineage`], [`Identity`], the strings); the rest is a [`Record`].
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -182,7 +182,5 @@ fn is_named(record: &Record, namespace: &str, name: &str) -> bool {
 }
 
 fn hash(namespace: &str, name: &str) -> u64 {
-    let mut hasher = FxBuildHasher.build_hasher();
-    (namespace, name).hash(&mut hasher);
-    hasher.finish()
+    FxBuildHasher.hash_one((namespace, name))
 }
