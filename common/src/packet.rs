@@ -208,7 +208,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link) -> Result<Packet, Counter
 }
 
 /// The first of two steps, for the programs, whose verifier would not follow both at once: of an ICMP error it says who
-/// sent it to whom, and in [`Packet::number`] where the packet begins that it quotes. [`quoted`] reads that.
+/// sent it to whom, and in [`Packet::number`] where the packet begins that it quotes. [`quoted()`] reads that.
 ///
 /// # Errors
 ///

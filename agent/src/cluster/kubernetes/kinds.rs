@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// Every kind that is watched, in the order in which it is asked for: what others rest on comes first. The owners
-/// of pods are not among them: see [`owners`](super::owners).
+/// of pods are not among them: see `owners`.
 pub const WATCHED: [Kind; 26] = [
     built_in("Namespace", "", "namespaces"),
     built_in("Node", "", "nodes"),
