@@ -214,6 +214,7 @@ impl Cluster {
     pub(crate) fn policy(&self, number: usize) -> String {
         let workload = &self.workloads[number % self.workloads.len()];
         let other = &self.workloads[(number * 31 + 7) % self.workloads.len()];
+        let net = number % 200;
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": format!("allow-{}", workload.name), "namespace": namespace_name(workload.namespace)},
@@ -228,7 +229,7 @@ impl Cluster {
                     {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
                              "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
                      "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
-                    {"to": [{"ipBlock": {"cidr": format!("10.{}.0.0/16", number % 200), "except": ["10.0.0.0/24"]}}]}],
+                    {"to": [{"ipBlock": {"cidr": format!("10.{net}.0.0/16"), "except": [format!("10.{net}.0.0/24")]}}]}],
             },
         })
         .to_string()
