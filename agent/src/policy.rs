@@ -12,14 +12,11 @@ mod calico;
 mod candidate;
 mod cilium;
 mod compile;
-#[allow(dead_code, reason = "part of the form that only families to come use")]
 mod condition;
 mod default_deny;
 mod evaluate;
 mod explain;
-#[allow(dead_code, reason = "part of the form that only families to come use")]
 mod fault;
-#[allow(dead_code, reason = "part of the form that only families to come use")]
 mod given;
 mod istio;
 mod judge;
@@ -29,7 +26,7 @@ mod mesh;
 mod nearest;
 mod network_policy;
 mod prefix;
-#[allow(dead_code, reason = "part of the form that only families to come use")]
+mod resource;
 mod spec;
 mod tier;
 mod tri;

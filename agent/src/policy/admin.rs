@@ -11,12 +11,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::types::{AdminSpec, BaselineSpec, ClusterSpec, EgressPeer, Resource, Subject};
+use self::types::{AdminSpec, BaselineSpec, ClusterSpec, EgressPeer, Subject};
 use super::condition::Condition;
 use super::fault::{Content, Faults, Field, UnknownFields};
 use super::given::Given;
 use super::kinds::without_spec;
 use super::network_policy::read_selector;
+use super::resource::Resource;
 use super::spec::{Action, Contents, Force, Part, Peers, Place, Policy, Ports, Rule, Scope, Section};
 use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};

@@ -21,10 +21,11 @@ use serde_json::Value;
 
 use self::rule::ReadRule;
 use self::selector::{Expression, Of, View};
-use self::types::{PolicySpec, Resource};
+use self::types::PolicySpec;
 use super::condition::Condition;
 use super::fault::{Content, Fault, Faults, Field, UnknownFields};
 use super::kinds::without_spec;
+use super::resource::Resource;
 use super::spec::{Action, Contents, Force, Order, Part, Place, Policy, Rule, Scope, Section};
 use crate::model::edge::Direction;
 use crate::model::object::ObjectRef;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::model::facts::ClusterFacts;
 use crate::model::identity::Identity;
 use crate::model::labels::Labels;
-use crate::model::role::Roles;
 use crate::model::selector::Selector;
 use crate::model::verdict::Fact;
 
@@ -27,7 +26,6 @@ pub(crate) enum Condition {
     PodLabels(Selector),
     /// One value, where a selector of Kubernetes could not ask for it.
     Value(Key, Test),
-    Roles(Roles),
     InMesh(Member),
     Unknown(Field),
 }
@@ -39,7 +37,6 @@ pub(crate) struct Bearer<'a> {
     pub(crate) namespace_labels: &'a Labels,
     pub(crate) labels: &'a Labels,
     pub(crate) service_account: &'a Arc<str>,
-    pub(crate) roles: Roles,
 }
 
 impl<'a> From<&'a Identity> for Bearer<'a> {
@@ -49,7 +46,6 @@ impl<'a> From<&'a Identity> for Bearer<'a> {
             namespace_labels: &identity.namespace_labels,
             labels: &identity.labels,
             service_account: &identity.service_account,
-            roles: identity.roles,
         }
     }
 }
@@ -156,7 +152,6 @@ impl Condition {
             Self::NamespaceLabels(selector) => selector.matches(bearer.namespace_labels).into(),
             Self::PodLabels(selector) => selector.matches(bearer.labels).into(),
             Self::Value(key, test) => key.value(bearer, facts, |value| test.holds(value)),
-            Self::Roles(roles) => bearer.roles.has(*roles).into(),
             Self::InMesh(member) => member.holds(bearer),
             Self::Unknown(field) => Tri::field(field),
         }
@@ -219,7 +214,6 @@ impl fmt::Display for Condition {
             Self::Namespace(name) => f.write_str(name),
             Self::NamespaceLabels(selector) | Self::PodLabels(selector) => selector.fmt(f),
             Self::Value(key, test) => write!(f, "{key} {test}"),
-            Self::Roles(roles) => roles.fmt(f),
             Self::InMesh(member) => member.fmt(f),
             Self::Unknown(_) => f.write_str("unreadable"),
         }

@@ -18,8 +18,6 @@ pub(crate) enum Given {
     Not(Box<Self>),
     /// It is encrypted, and both ends are known. The field asks for it.
     MutualTls(Field),
-    /// The initiator's principal. Without mutual TLS there is none.
-    Principal(TextMatch, Field),
     Request(RequestMatch, Field),
     Mesh(MeshMatch),
     Unknown(Field),
@@ -149,11 +147,6 @@ impl Given {
             Self::MutualTls(field) => match facts.mutual_tls {
                 Some(mutual) => mutual.into(),
                 None => missing(field, Fact::MutualTls),
-            },
-            Self::Principal(wanted, field) => match (facts.mutual_tls, &facts.principal) {
-                (Some(false), _) => Tri::No,
-                (_, Some(principal)) => wanted.matches(principal).into(),
-                (_, None) => missing(field, Fact::Principal),
             },
             Self::Request(wanted, field) => match &facts.request {
                 Some(request) => wanted.matches(request).into(),

@@ -21,12 +21,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::types::{Resource, WorkloadSelector};
+use self::types::WorkloadSelector;
 use super::condition::Condition;
 use super::fault::{Content, Fault, Faults, Field, UnknownFields};
 use super::kinds::without_spec;
 use super::mesh::{Enforcer, Member};
 use super::network_policy::read_selector;
+use super::resource::Resource;
 use super::spec::{Action, Contents, Force, MeshStage, Part, Place, Policy, Scope, Section};
 use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};

@@ -139,6 +139,21 @@ pub(crate) struct AddressSet {
     pub(crate) broken: Option<Field>,
 }
 
+impl AddressSet {
+    /// A set of which nothing could be read: it may have any name and labels, and hold anything.
+    pub(crate) fn unreadable(family: SetFamily, field: &Field) -> Self {
+        Self {
+            family,
+            namespace: None,
+            name: "".into(),
+            labels: Labels::default(),
+            nets: Vec::new(),
+            names: Vec::new(),
+            broken: Some(Field::clone(field)),
+        }
+    }
+}
+
 /// Who may refer to an address set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum SetFamily {

@@ -1,24 +1,8 @@
 //! The types of policy.networking.k8s.io, as their definitions have them (network-policy-api, apis/v1alpha1 and
 //! apis/v1alpha2). What the API demands may be absent here: it is a fault, not a refusal to read.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
-use serde_json::Value;
-
-/// An object with a spec of this kind.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Resource<S> {
-    #[serde(rename = "apiVersion")]
-    pub(super) _api_version: Option<String>,
-    #[serde(rename = "kind")]
-    pub(super) _kind: Option<String>,
-    #[serde(default)]
-    pub(super) metadata: ObjectMeta,
-    pub(super) spec: Option<S>,
-    #[serde(rename = "status")]
-    pub(super) _status: Option<Value>,
-}
 
 /// `spec` of ClusterNetworkPolicy.
 #[derive(Debug, Deserialize)]

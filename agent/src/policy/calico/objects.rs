@@ -179,13 +179,5 @@ pub(in crate::policy) fn unreadable_tier(_: Scope, field: &Field) -> Contents {
 
 /// A set of which nothing could be read may have any labels and hold any address.
 pub(in crate::policy) fn unreadable_set(_: Scope, field: &Field) -> Contents {
-    Contents::Set(AddressSet {
-        family: SetFamily::Calico,
-        namespace: None,
-        name: "".into(),
-        labels: Labels::default(),
-        nets: Vec::new(),
-        names: Vec::new(),
-        broken: Some(Field::clone(field)),
-    })
+    Contents::Set(AddressSet::unreadable(SetFamily::Calico, field))
 }

@@ -4,24 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
-
-/// An object with a spec of this kind.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Resource<S> {
-    #[serde(rename = "apiVersion")]
-    pub(super) _api_version: Option<String>,
-    #[serde(rename = "kind")]
-    pub(super) _kind: Option<String>,
-    #[serde(default)]
-    pub(super) metadata: ObjectMeta,
-    pub(super) spec: Option<S>,
-    #[serde(rename = "status")]
-    pub(super) _status: Option<Value>,
-}
 
 /// `spec` of NetworkPolicy, GlobalNetworkPolicy, and their staged kinds: each has some of these.
 #[derive(Debug, Default, Deserialize)]

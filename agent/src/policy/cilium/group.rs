@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::types::GroupObject;
+use super::types::GroupSpec;
 use super::{CIDR_GROUP, refusing};
 use crate::model::labels::Labels;
 use crate::model::object::ObjectRef;
 use crate::model::typed::{TypeFault, deciding, typed};
 use crate::policy::fault::{Faults, Field, UnknownFields};
 use crate::policy::kinds::without_spec;
+use crate::policy::resource::Resource;
 use crate::policy::spec::{AddressSet, Contents, Force, Policy, SetFamily, parse_cidr};
 
 /// Reads a CiliumCIDRGroup.
 pub(in crate::policy) fn read_group(value: &Value, unknown: &mut Vec<String>) -> Result<Policy, TypeFault> {
-    let object = typed::<GroupObject>(value, unknown).map_err(refusing)?;
+    let object = typed::<Resource<GroupSpec>>(value, unknown).map_err(refusing)?;
     let paths = without_spec(object.spec.is_none(), CIDR_GROUP, deciding(unknown))?;
     let mut faults = Faults::default();
     let mut unknown = UnknownFields::new(paths);
@@ -58,13 +59,5 @@ pub(in crate::policy) fn read_group(value: &Value, unknown: &mut Vec<String>) ->
 
 /// A group of which nothing could be read: it may have any name and hold anything.
 pub(in crate::policy) fn unreadable_group(field: &Field) -> Contents {
-    Contents::Set(AddressSet {
-        family: SetFamily::Cilium,
-        namespace: None,
-        name: "".into(),
-        labels: Labels::default(),
-        nets: Vec::new(),
-        names: Vec::new(),
-        broken: Some(Field::clone(field)),
-    })
+    Contents::Set(AddressSet::unreadable(SetFamily::Cilium, field))
 }

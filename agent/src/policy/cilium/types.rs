@@ -21,21 +21,7 @@ pub(super) struct PolicyObject {
     pub(super) status: Option<Value>,
 }
 
-/// CiliumCIDRGroup.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct GroupObject {
-    #[serde(rename = "apiVersion")]
-    pub(super) _api_version: Option<String>,
-    #[serde(rename = "kind")]
-    pub(super) _kind: Option<String>,
-    #[serde(default)]
-    pub(super) metadata: ObjectMeta,
-    pub(super) spec: Option<GroupSpec>,
-    #[serde(rename = "status")]
-    pub(super) _status: Option<Value>,
-}
-
+/// `spec` of CiliumCIDRGroup.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct GroupSpec {

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use crate::model::edge::Direction;
 use crate::model::facts::{ClusterFacts, ServiceFacts};
 use crate::model::labels::Labels;
-use crate::model::role::Roles;
 use crate::model::verdict::Fact;
 
 use super::{Compiler, Own};
@@ -249,7 +248,6 @@ impl Compiler<'_> {
             namespace_labels,
             labels: &set.labels,
             service_account: &nowhere,
-            roles: Roles::NONE,
         };
         let in_namespace = match (namespaces, &set.namespace) {
             (None, _) => Tri::Yes,

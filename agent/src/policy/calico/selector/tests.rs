@@ -11,7 +11,6 @@ use serde::Deserialize;
 use super::{Expression, Of, View, parse};
 use crate::model::facts::ClusterFacts;
 use crate::model::labels::Labels;
-use crate::model::role::Roles;
 use crate::policy::condition::Bearer;
 use crate::policy::tri::Tri;
 
@@ -36,7 +35,6 @@ fn matches(selector: &Expression, labels: &Map) -> bool {
         namespace_labels: &labels,
         labels: &labels,
         service_account: &account,
-        roles: Roles::NONE,
     };
     let condition = selector.condition(View::Endpoint, Of::Pod, "spec.selector");
     let holds = condition.holds(bearer, &ClusterFacts::default());
