@@ -115,11 +115,11 @@ fn bitten(seed: &Value, bites: &[Bite]) -> Value {
         let mut found = Vec::new();
         places(&value, "", &mut found);
         found.retain(|place| !place.is_empty());
-        let other = value.pointer(from.get::<String>(&found)).cloned().unwrap_or_default();
         // Others took all that there was.
         if found.is_empty() {
             break;
         }
+        let other = value.pointer(from.get::<String>(&found)).cloned().unwrap_or_default();
         let place = place.get(&found);
         let (parent, key) = place.rsplit_once('/').unwrap();
         let key = key.replace("~1", "/").replace("~0", "~");
